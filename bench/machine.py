@@ -1,0 +1,88 @@
+"""What the figures depend on: the machine, the programs' versions, and the CPU time that a process has used."""
+
+from __future__ import annotations
+
+import os
+import platform
+import re
+import subprocess
+import sys
+from collections.abc import Iterator, Sequence
+from datetime import datetime, timezone
+from importlib import metadata
+from pathlib import Path
+
+_TICKS_A_SECOND = os.sysconf("SC_CLK_TCK")
+
+
+def cpu_seconds(pid: int) -> float:
+    """The CPU time, user and system, of a process and its descendants in seconds, in steps of a clock tick.
+
+    Source: proc(5), /proc/PID/stat: utime, stime, and those of children that were waited for.
+    """
+    return sum(sum(_ticks(process)) for process in _tree(pid)) / _TICKS_A_SECOND
+
+
+def _ticks(pid: int) -> Sequence[int]:
+    # The command's name, in parentheses, may hold spaces and parentheses itself.
+    fields = Path(f"/proc/{pid}/stat").read_text().rpartition(")")[2].split()
+    return [int(field) for field in fields[11:15]]
+
+
+def _tree(pid: int) -> Iterator[int]:
+    yield pid
+    for children in Path(f"/proc/{pid}/task").glob("*/children"):
+        for child in children.read_text().split():
+            yield from _tree(int(child))
+
+
+def split_cpus() -> tuple[set[int], set[int]]:
+    """The CPU for the server and the CPUs for the load; the same one where there is only one."""
+    first, *others = sorted(os.sched_getaffinity(0))
+    return {first}, set(others) or {first}
+
+
+def describe(folder: Path) -> list[str]:
+    """Lines that say where figures come from: date, machine, kernel, versions; the store lies in a folder."""
+    return [
+        f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC; {_cpu_model()}, {os.cpu_count()} CPUs;"
+        f" Linux {platform.release()}; stores on {_file_system(folder)}",
+        f"registryd: this checkout, Python {platform.python_version()}, {_packages('twisted', 'klein', 'pyOpenSSL')},"
+        f" {_first_line([sys.executable, '-c', _OPENSSL_OF_REGISTRYD])}",
+        f"peers: {_first_line(['docker-registry', '--version'])}; {_first_line(['nginx', '-v'])},"
+        f" {_openssl_of_nginx()}; load: {_first_line(['wrk', '-v'])}, Python",
+    ]
+
+
+_OPENSSL_OF_REGISTRYD = "from OpenSSL import SSL; print(SSL.SSLeay_version(SSL.SSLEAY_VERSION).decode())"
+
+
+def _cpu_model() -> str:
+    found = re.search(r"^model name\s*:\s*(.+)$", Path("/proc/cpuinfo").read_text(), re.MULTILINE)
+    return found.group(1) if found else platform.machine()
+
+
+def _file_system(folder: Path) -> str:
+    return _output(["df", "--output=fstype", str(folder)]).split()[-1]
+
+
+def _packages(*names: str) -> str:
+    return ", ".join(f"{name} {metadata.version(name)}" for name in names)
+
+
+def _openssl_of_nginx() -> str:
+    # Where both stand in a line, the one that it runs with is the last.
+    found = re.findall(r"(?:running|built) with (OpenSSL \S+)", _output(["nginx", "-V"]))
+    return found[-1] if found else "no TLS"
+
+
+def _first_line(command: Sequence[str]) -> str:
+    return (_output(command).splitlines() or ["?"])[0].removeprefix("nginx version: ").partition(" Copyright")[0]
+
+
+def _output(command: Sequence[str]) -> str:
+    try:
+        done = subprocess.run(command, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, timeout=10)
+    except FileNotFoundError:
+        return f"{command[0]} is not installed"
+    return done.stdout

@@ -1,0 +1,1 @@
+"""The collector: prunes what no manifest needs. Imported as ``registryd_gc``."""

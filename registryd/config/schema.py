@@ -1,0 +1,371 @@
+"""Every key of config.yml: Distribution's of 2.8 and 3, and registryd's own.
+
+Source: Distribution's configuration reference and its ``configuration`` package; docs/configuration.md explains each key.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+from registryd.config import scalars
+from registryd.config.kinds import Anything, Kind, Leaf, ListOf, MapOf, Section, nanoseconds_doubt
+from registryd.config.patterns import pattern
+
+TEXT = Leaf("a text", scalars.text)
+PATH = Leaf("a path", scalars.path)
+URL = Leaf("a URL", scalars.url)
+BOOLEAN = Leaf("true or false", scalars.boolean)
+FLAG = Leaf("true or false", scalars.flag)
+INTEGER = Leaf("a whole number", scalars.integer)
+SECONDS = Leaf("a duration", scalars.seconds, nanoseconds_doubt)
+NOT_NEGATIVE = Leaf("a duration", scalars.not_negative, nanoseconds_doubt)
+POSITIVE = Leaf("a duration", scalars.positive, nanoseconds_doubt)
+SIZE = Leaf("a size", scalars.size)
+TEXTS = ListOf(TEXT)
+PATHS = ListOf(PATH)
+HEADERS = MapOf(ListOf(Leaf("a header's value", scalars.header_value)))
+PATTERNS = ListOf(Leaf("a regular expression", pattern))
+ANYTHING = Anything()
+
+LOG_LEVELS = ("error", "warn", "info", "debug")
+LEVEL = Leaf("a log level", scalars.choice(*LOG_LEVELS, fold=True))
+CLIENT_AUTH = (
+    "request-client-cert",
+    "require-any-client-cert",
+    "verify-client-cert-if-given",
+    "require-and-verify-client-cert",
+)
+
+LOG = Section(
+    {
+        "accesslog": Section({"disabled": BOOLEAN}),
+        "level": LEVEL,
+        "formatter": Leaf("a formatter", scalars.choice("text", "json", "logstash")),
+        "fields": MapOf(ANYTHING),
+        "hooks": ListOf(
+            Section(
+                {
+                    "disabled": BOOLEAN,
+                    "type": TEXT,
+                    "levels": TEXTS,
+                    "options": Section(
+                        {
+                            "smtp": Section({"addr": TEXT, "username": TEXT, "password": TEXT, "insecure": BOOLEAN}),
+                            "from": TEXT,
+                            "to": TEXTS,
+                        }
+                    ),
+                },
+                variables={"options": "MAILOPTIONS"},
+                off="disabled",
+            )
+        ),
+        "reportcaller": BOOLEAN,
+    }
+)
+
+DRIVERS = {
+    "filesystem": Section({"rootdirectory": PATH, "maxthreads": INTEGER}, bare=True),
+    "inmemory": Section({}, bare=True),
+    "s3": Section(
+        {
+            **dict.fromkeys(
+                ("accesskey", "secretkey", "region", "regionendpoint", "redirectendpoint", "bucket", "keyid"), TEXT
+            ),
+            **dict.fromkeys(("rootdirectory", "storageclass", "useragent", "objectacl", "loglevel", "sessiontoken"), TEXT),
+            **dict.fromkeys(("forcepathstyle", "encrypt", "secure", "skipverify", "v4auth"), FLAG),
+            **dict.fromkeys(("usedualstack", "accelerate", "usefipsendpoint"), FLAG),
+            **dict.fromkeys(("chunksize", "multipartcopychunksize", "multipartcopymaxconcurrency"), INTEGER),
+            "multipartcopythresholdsize": INTEGER,
+        },
+        bare=True,
+    ),
+    "gcs": Section(
+        {
+            **dict.fromkeys(("bucket", "rootdirectory"), TEXT),
+            **dict.fromkeys(("chunksize", "maxconcurrency"), INTEGER),
+            "keyfile": PATH,
+            "credentials": MapOf(ANYTHING),
+        },
+        bare=True,
+    ),
+    "azure": Section(
+        {
+            **dict.fromkeys(("accountname", "accountkey", "container", "rootdirectory", "realm"), TEXT),
+            "credentials": Section(dict.fromkeys(("type", "clientid", "tenantid", "secret"), TEXT)),
+            "max_retries": INTEGER,
+            "retry_delay": SECONDS,
+            "copy_status_poll_max_retry": INTEGER,
+            "copy_status_poll_delay": SECONDS,
+        },
+        bare=True,
+    ),
+    "swift": Section(
+        {
+            **dict.fromkeys(("username", "password", "authurl", "tenant", "tenantid", "domain", "domainid"), TEXT),
+            **dict.fromkeys(("tenantdomain", "tenantdomainid", "trustid", "region", "container"), TEXT),
+            **dict.fromkeys(("rootdirectory", "prefix", "endpointtype", "accesskey", "secretkey"), TEXT),
+            "insecureskipverify": FLAG,
+            "tempurlcontainerkey": FLAG,
+            "tempurlmethods": TEXTS,
+            "chunksize": INTEGER,
+            "authversion": INTEGER,
+        },
+        bare=True,
+    ),
+    "oss": Section(
+        {
+            **dict.fromkeys(("accesskeyid", "accesskeysecret", "region", "endpoint", "bucket"), TEXT),
+            **dict.fromkeys(("rootdirectory", "encryptionkeyid"), TEXT),
+            **dict.fromkeys(("internal", "encrypt", "secure"), FLAG),
+            "chunksize": INTEGER,
+        },
+        bare=True,
+    ),
+}
+"""The storage drivers, of which a configuration has exactly one."""
+
+BLOB_CACHE = Leaf("a cache", scalars.choice("inmemory", "redis"))
+
+STORAGE = Section(
+    {
+        **DRIVERS,
+        "delete": Section({"enabled": BOOLEAN}),
+        "redirect": Section({"disable": BOOLEAN}),
+        "cache": Section({"blobdescriptor": BLOB_CACHE, "layerinfo": BLOB_CACHE, "blobdescriptorsize": INTEGER}),
+        "tag": Section({"concurrencylimit": INTEGER}),
+        "maintenance": Section(
+            {
+                "uploadpurging": Section(
+                    {"enabled": BOOLEAN, "age": NOT_NEGATIVE, "interval": POSITIVE, "dryrun": BOOLEAN}
+                ),
+                "readonly": Section({"enabled": BOOLEAN}),
+            }
+        ),
+    },
+    open=True,
+)
+
+AUTH = Section(
+    {
+        "silly": Section({"realm": TEXT, "service": TEXT}, bare=True),
+        "token": Section(
+            {
+                **dict.fromkeys(("realm", "issuer", "service", "autoredirectpath"), TEXT),
+                "rootcertbundle": PATH,
+                "jwks": PATH,
+                "autoredirect": BOOLEAN,
+                "signingalgorithms": TEXTS,
+            },
+            bare=True,
+        ),
+        "htpasswd": Section({"realm": TEXT, "path": PATH}, bare=True),
+        "none": Section({}),
+    },
+    open=True,
+)
+
+MIDDLEWARE = ListOf(Section({"name": TEXT, "disabled": BOOLEAN, "options": MapOf(ANYTHING)}, off="disabled"))
+
+HTTP = Section(
+    {
+        **dict.fromkeys(("addr", "prefix", "secret"), TEXT),
+        "net": Leaf("a kind of network", scalars.choice("tcp", "unix")),
+        "host": URL,
+        "relativeurls": BOOLEAN,
+        "draintimeout": NOT_NEGATIVE,
+        "tls": Section(
+            {
+                "certificate": PATH,
+                "key": PATH,
+                "clientcas": PATHS,
+                "clientauth": Leaf("a mode", scalars.choice(*CLIENT_AUTH)),
+                "minimumtls": Leaf("a version of TLS", scalars.choice("tls1.2", "tls1.3")),
+                "ciphersuites": TEXTS,
+                "letsencrypt": Section(
+                    {"cachefile": PATH, "email": TEXT, "hosts": TEXTS, "directoryurl": TEXT}, on=("cachefile",)
+                ),
+            }
+        ),
+        "headers": HEADERS,
+        "debug": Section({"addr": TEXT, "prometheus": Section({"enabled": BOOLEAN, "path": TEXT})}, on=("addr",)),
+        "http2": Section({"disabled": BOOLEAN}),
+        "h2c": Section({"enabled": BOOLEAN}),
+        "limits": Section({"headers": SIZE, "manifest": SIZE, "upload": SIZE, "idletimeout": POSITIVE}),
+    }
+)
+
+NOTIFICATIONS = Section(
+    {
+        "events": Section({"includereferences": BOOLEAN}),
+        "endpoints": ListOf(
+            Section(
+                {
+                    "name": TEXT,
+                    "disabled": BOOLEAN,
+                    "url": TEXT,
+                    "headers": HEADERS,
+                    "timeout": NOT_NEGATIVE,
+                    "threshold": INTEGER,
+                    "backoff": NOT_NEGATIVE,
+                    "ignoredmediatypes": TEXTS,
+                    "ignore": Section({"mediatypes": TEXTS, "actions": TEXTS}),
+                },
+                off="disabled",
+            )
+        ),
+    },
+    variables={"events": "EVENTCONFIG"},
+    on=("endpoints",),
+)
+
+REDIS = Section(
+    {
+        **dict.fromkeys(("addr", "clientname", "username", "password", "mastername", "identitysuffix"), TEXT),
+        **dict.fromkeys(("sentinelusername", "sentinelpassword"), TEXT),
+        **dict.fromkeys(("db", "protocol", "maxretries", "poolsize", "minidleconns", "maxidleconns"), INTEGER),
+        **dict.fromkeys(("maxactiveconns", "maxredirects"), INTEGER),
+        **dict.fromkeys(("dialtimeout", "readtimeout", "writetimeout", "pooltimeout"), SECONDS),
+        **dict.fromkeys(("minretrybackoff", "maxretrybackoff", "connmaxidletime", "connmaxlifetime"), SECONDS),
+        **dict.fromkeys(("contexttimeoutenabled", "poolfifo", "readonly", "routebylatency"), BOOLEAN),
+        **dict.fromkeys(("routerandomly", "disableidentity", "isclustermode", "unstableresp3"), BOOLEAN),
+        "addrs": TEXTS,
+        "tls": Section({"enabled": BOOLEAN, "certificate": PATH, "key": PATH, "rootcas": PATHS, "clientcas": PATHS}),
+        "pool": Section({"maxidle": INTEGER, "maxactive": INTEGER, "idletimeout": SECONDS}),
+    },
+    on=("addr", "addrs"),
+)
+
+CHECK = {"interval": NOT_NEGATIVE, "threshold": INTEGER}
+
+HEALTH = Section(
+    {
+        "storagedriver": Section({"enabled": BOOLEAN, **CHECK}, on=("enabled",)),
+        "file": ListOf(Section({"file": PATH, **CHECK})),
+        "http": ListOf(
+            Section({"uri": TEXT, "headers": HEADERS, "statuscode": INTEGER, "timeout": NOT_NEGATIVE, **CHECK})
+        ),
+        "tcp": ListOf(Section({"addr": TEXT, "timeout": NOT_NEGATIVE, **CHECK})),
+    },
+    variables={"file": "FILECHECKERS", "http": "HTTPCHECKERS", "tcp": "TCPCHECKERS"},
+)
+
+UPSTREAM = {
+    "remoteurl": ListOf(URL, single=True),
+    "username": TEXT,
+    "password": TEXT,
+    "exec": Section({"command": TEXT, "lifetime": SECONDS}),
+    "ca": PATH,
+    "ttl": SECONDS,
+    "freshness": NOT_NEGATIVE,
+    "maxrequests": INTEGER,
+}
+
+PROXY = Section(
+    {
+        **UPSTREAM,
+        "cachewritetimeout": SECONDS,
+        "upstreams": MapOf(Section(UPSTREAM)),
+        "default": TEXT,
+        "private": TEXTS,
+        "maxsize": SIZE,
+        "self": ListOf(TEXT, single=True),
+    },
+    on=("remoteurl", "upstreams"),
+)
+
+VALIDATION = Section(
+    {
+        "enabled": BOOLEAN,
+        "disabled": BOOLEAN,
+        "manifests": Section(
+            {
+                "urls": Section({"allow": PATTERNS, "deny": PATTERNS}),
+                "indexes": Section(
+                    {
+                        "platforms": Leaf("a word", scalars.choice("all", "none", "list", fold=True)),
+                        "platformlist": ListOf(Section({"os": TEXT, "architecture": TEXT})),
+                    }
+                ),
+            }
+        ),
+    }
+)
+
+GC = Section(
+    {
+        "grace": NOT_NEGATIVE,
+        "untagged": Leaf("a word", scalars.choice("keep", "delete")),
+        "interval": NOT_NEGATIVE,
+        "trash": NOT_NEGATIVE,
+        "retention": ListOf(
+            Section(
+                {
+                    "repositories": ListOf(TEXT, single=True),
+                    "keepnewest": INTEGER,
+                    "keeptags": ListOf(TEXT, single=True),
+                    "deleteunused": POSITIVE,
+                    "deleteolder": POSITIVE,
+                }
+            )
+        ),
+    }
+)
+
+ROOT = Section(
+    {
+        "version": TEXT,
+        "log": LOG,
+        "loglevel": LEVEL,
+        "storage": STORAGE,
+        "auth": AUTH,
+        "middleware": Section(dict.fromkeys(("registry", "repository", "storage"), MIDDLEWARE)),
+        "reporting": Section(
+            {
+                "bugsnag": Section({"apikey": TEXT, "releasestage": TEXT, "endpoint": TEXT}, on=("apikey",)),
+                "newrelic": Section({"licensekey": TEXT, "name": TEXT, "verbose": BOOLEAN}, on=("licensekey",)),
+            }
+        ),
+        "http": HTTP,
+        "notifications": NOTIFICATIONS,
+        "redis": REDIS,
+        "health": HEALTH,
+        "catalog": Section({"maxentries": INTEGER}),
+        "tags": Section({"maxtags": INTEGER}),
+        "proxy": PROXY,
+        "compatibility": Section(
+            {
+                "schema1": Section(
+                    {"signingkeyfile": PATH, "enabled": BOOLEAN},
+                    variables={"signingkeyfile": "TRUSTKEY"},
+                    on=("enabled",),
+                )
+            }
+        ),
+        "validation": VALIDATION,
+        "policy": Section({"repository": Section({"classes": TEXTS})}),
+        "gc": GC,
+    }
+)
+
+
+def dotted_keys(kind: Kind = ROOT, key: str = "") -> Iterator[str]:
+    """Every key below a kind, sections included; what the operator names is left out of a key."""
+    if isinstance(kind, Section):
+        for name, child in kind.keys.items():
+            dotted = f"{key}.{name}" if key else name
+            yield dotted
+            yield from dotted_keys(child, dotted)
+    elif isinstance(kind, ListOf):
+        yield from dotted_keys(kind.item, key)
+    elif isinstance(kind, MapOf):
+        yield from dotted_keys(kind.value, key)
+
+
+def variables(kind: Kind = ROOT, name: str = "REGISTRY") -> Iterator[str]:
+    """The environment variable of every key that has one without an index or a name of the operator's in it."""
+    if isinstance(kind, Section):
+        for key, child in kind.keys.items():
+            variable = f"{name}_{kind.variable(key)}"
+            yield variable
+            yield from variables(child, variable)

@@ -1,0 +1,207 @@
+"""One registry as a service: its port, its threads and its timers, from start to drained stop."""
+
+from __future__ import annotations
+
+import os
+import random
+import socket
+from collections.abc import Callable
+from typing import Any, TextIO
+
+from twisted.application.service import Service
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred, inlineCallbacks
+from twisted.internet.endpoints import (
+    AdoptedStreamServerEndpoint,
+    TCP4ServerEndpoint,
+    TCP6ServerEndpoint,
+    UNIXServerEndpoint,
+)
+from twisted.internet.error import CannotListenError
+from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
+from twisted.internet.task import LoopingCall
+from twisted.internet.threads import deferToThreadPool
+from twisted.logger import Logger
+from twisted.protocols.tls import TLSMemoryBIOFactory
+from twisted.python.failure import Failure
+from twisted.python.threadpool import ThreadPool
+
+from registryd.assemble import assemble
+from registryd.config import Config, ConfigError, Purging
+from registryd.http.site import RegistrySite
+from registryd.interfaces import IStorageDriver
+from registryd.storage import layout
+from registryd.tls import TlsError, server_options
+
+_log = Logger()
+
+BACKLOG = 1024
+_FIRST_PURGE = 3600.0
+_SYSTEMD_FIRST_FD = 3
+
+
+class StartError(Exception):
+    """The daemon cannot start; one line that says why."""
+
+
+class RegistryService(Service):
+    """Serves the registry of one configuration.
+
+    Errors (of ``privilegedStartService`` and ``startService``):
+        StartError: the port, the store or the certificate cannot be had.
+    """
+
+    def __init__(self, config: Config, reactor: Any, access_log: TextIO | None) -> None:
+        self._config = config
+        self._reactor = reactor
+        self._threads = ThreadPool(minthreads=0, maxthreads=config.storage.threads, name="storage")
+        try:
+            self._assembled = assemble(config, reactor, self._threads)
+        except ConfigError as error:
+            raise StartError(str(error)) from error
+        limits = config.http.limits
+        log = access_log if config.log.access else None
+        self._site = RegistrySite(self._assembled.resource, reactor, limits.header, limits.idle, log)
+        self._port: IListeningPort | None = None
+        self._cancel_timers: Callable[[], None] = lambda: None
+
+    def privilegedStartService(self) -> None:
+        """Bind the port, while the process may still be allowed to."""
+        super().privilegedStartService()
+        self._listen()
+
+    def startService(self) -> None:
+        if self._port is None:
+            self._listen()
+        super().startService()
+        self._take_storage(self._assembled.driver)
+        self._threads.start()
+        if self._config.storage.purging is not None and not self._config.storage.read_only:
+            self._schedule_purging(self._config.storage.purging)
+        if self._config.unbuilt:
+            _log.warn(
+                "{source}: configured, but not supported yet: {keys}",
+                source=self._config.source,
+                keys=", ".join(self._config.unbuilt),
+            )
+        for warning in self._config.warnings:
+            _log.warn("{warning}", warning=warning)
+        _log.info("listening on {address}", address=self._shown_address())
+
+    @inlineCallbacks
+    def stopService(self) -> Any:
+        """Stop accepting, let what is in flight finish, and release the store."""
+        yield super().stopService()
+        self._cancel_timers()
+        if self._port is not None:
+            yield self._port.stopListening()
+        yield self._site.drain(self._config.http.drain_timeout)
+        if self._threads.started:
+            yield deferToThreadPool(self._reactor, self._reactor.getThreadPool(), self._threads.stop)
+        self._assembled.driver.close()
+
+    def _listen(self) -> None:
+        factory: Any = self._site
+        if self._config.http.tls is not None:
+            try:
+                factory = TLSMemoryBIOFactory(server_options(self._config.http.tls), False, self._site)
+            except TlsError as error:
+                raise StartError(str(error)) from error
+        failures: list[Failure] = []
+        self._endpoint().listen(factory).addCallbacks(self._listening, failures.append)
+        for failure in failures:
+            raise StartError(_why_not_listening(self._config.http.address, failure.value))
+
+    def _listening(self, port: IListeningPort) -> None:
+        self._port = port
+
+    def _endpoint(self) -> IStreamServerEndpoint:
+        http = self._config.http
+        if http.net == "unix":
+            return UNIXServerEndpoint(self._reactor, http.address, BACKLOG, wantPID=True)
+        if not http.address:
+            return self._systemd_endpoint()
+        host, _, port = http.address.rpartition(":")
+        host = host.strip("[]")
+        try:
+            number = int(port)
+        except ValueError:
+            raise StartError(f"{self._config.source}: http.addr: {http.address!r} has no port number") from None
+        if ":" in host or (not host and socket.has_dualstack_ipv6()):
+            return TCP6ServerEndpoint(self._reactor, number, BACKLOG, host or "::")
+        return TCP4ServerEndpoint(self._reactor, number, BACKLOG, _address_of(host))
+
+    def _systemd_endpoint(self) -> IStreamServerEndpoint:
+        if os.environ.get("LISTEN_PID") != str(os.getpid()):
+            raise StartError(f"{self._config.source}: http.addr is missing, and systemd has handed no socket over")
+        family = socket.socket(fileno=os.dup(_SYSTEMD_FIRST_FD)).family
+        return AdoptedStreamServerEndpoint(self._reactor, _SYSTEMD_FIRST_FD, family)
+
+    def _take_storage(self, driver: IStorageDriver) -> None:
+        """Share the store with other daemons, and see that it can be written where it must be."""
+        try:
+            driver.lock(False)
+            if not self._config.storage.read_only:
+                probe = f"{layout.ROOT}/_writable"
+                driver.put_content(probe, b"")
+                driver.delete(probe)
+                driver.make_folder(layout.REPOSITORIES)
+        except BlockingIOError:
+            raise StartError(f"{self._config.storage.rootdirectory}: an offline collector holds this store") from None
+        except OSError as error:
+            raise StartError(
+                f"{self._config.storage.rootdirectory}: the store cannot be written: {error.strerror}"
+            ) from error
+
+    def _schedule_purging(self, purging: Purging) -> None:
+        # A random delay, so that daemons that share a store do not all walk it at once.
+        repeated = LoopingCall(self._purge, purging)
+        repeated.clock = self._reactor
+        delay = random.uniform(0, min(_FIRST_PURGE, purging.interval))
+        first = self._reactor.callLater(delay, repeated.start, purging.interval)
+
+        def cancel() -> None:
+            if first.active():
+                first.cancel()
+            elif repeated.running:
+                repeated.stop()
+
+        self._cancel_timers = cancel
+
+    def _purge(self, purging: Purging) -> Deferred[None]:
+        def done(purged: int) -> None:
+            note = " (dry run)" if purging.dry_run else ""
+            _log.info("{count} upload sessions purged{note}", count=purged, note=note)
+
+        def failed(failure: Failure) -> None:
+            _log.failure("upload sessions were not purged", failure)
+
+        purged = deferToThreadPool(
+            self._reactor, self._threads, self._assembled.uploads.purge, purging.age, purging.dry_run
+        )
+        return purged.addCallbacks(done, failed)
+
+    def _shown_address(self) -> str:
+        if self._config.http.net == "unix":
+            return f"unix:{self._config.http.address}"
+        assert self._port is not None
+        address = self._port.getHost()
+        if not isinstance(address, IPv4Address | IPv6Address):
+            return f"unix:{address}"
+        host = f"[{address.host}]" if ":" in address.host else address.host
+        return f"{'https' if self._config.http.tls else 'http'}://{host}:{address.port}"
+
+
+def _address_of(host: str) -> str:
+    """The IPv4 address of a name to listen on; none for all."""
+    if not host:
+        return ""
+    try:
+        return str(socket.getaddrinfo(host, None, socket.AF_INET, socket.SOCK_STREAM)[0][4][0])
+    except OSError as error:
+        raise StartError(f"http.addr: {host}: {error.strerror}") from error
+
+
+def _why_not_listening(address: str, error: BaseException | None) -> str:
+    cause = error.socketError if isinstance(error, CannotListenError) else error
+    return f"cannot listen on {address}: {getattr(cause, 'strerror', None) or cause}"

@@ -1,0 +1,99 @@
+"""Answers: JSON, errors in the specification's form, and the URLs in them."""
+
+from __future__ import annotations
+
+import json
+from urllib.parse import quote, urlencode
+
+import attrs
+from twisted.web.http import Request
+
+from registryd.errors import RegistryError
+from registryd.http.headers import header
+from registryd.reference import Digest, Reference, RepositoryName
+
+API_VERSION = (b"docker-distribution-api-version", b"registry/2.0")
+JSON = b"application/json"
+
+
+def set_header(request: Request, name: bytes, value: bytes | str) -> None:
+    """Set a header of the answer."""
+    request.responseHeaders.setRawHeaders(name, [value.encode("utf-8") if isinstance(value, str) else value])
+
+
+def body(request: Request, content: bytes, media_type: bytes | str = JSON) -> bytes:
+    """An answer of some bytes of a type; HEAD is told their number alone."""
+    set_header(request, b"content-type", media_type)
+    set_header(request, b"content-length", b"%d" % len(content))
+    return content
+
+
+def empty(request: Request, status: int) -> bytes:
+    """An answer that is its status and headers."""
+    request.setResponseCode(status)
+    # RFC 9110, section 8.6: no Content-Length with 204.
+    if status not in (204, 304):
+        set_header(request, b"content-length", b"0")
+    return b""
+
+
+def as_json(request: Request, value: object, media_type: bytes | str = JSON) -> bytes:
+    """An answer in JSON."""
+    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    return body(request, text.encode("utf-8", "replace"), media_type)
+
+
+def error(request: Request, failure: RegistryError) -> bytes:
+    """An error, in the form of the specification."""
+    request.setResponseCode(failure.status)
+    return as_json(request, {"errors": list(failure.entries())})
+
+
+def next_page(request: Request, query: dict[str, str]) -> None:
+    """Tell where the next page is: the same path with another query. Source: RFC 8288."""
+    path = request.path.decode("latin-1")
+    set_header(request, b"link", f'<{path}?{urlencode(query)}>; rel="next"')
+
+
+@attrs.frozen
+class Urls:
+    """The URLs of a registry's content, as a client can reach it.
+
+    Source: Distribution, registry/api/v2/urls.go: ``http.host``, else what a proxy says, else the request.
+    """
+
+    host: str | None
+    relative: bool
+    prefix: str
+
+    def blob(self, request: Request, name: RepositoryName, digest: Digest) -> str:
+        return self._absolute(request, f"/v2/{name}/blobs/{digest}")
+
+    def manifest(self, request: Request, name: RepositoryName, reference: Reference) -> str:
+        return self._absolute(request, f"/v2/{name}/manifests/{reference}")
+
+    def upload(self, request: Request, name: RepositoryName, id: str) -> str:
+        return self._absolute(request, f"/v2/{name}/blobs/uploads/{quote(id)}")
+
+    def _absolute(self, request: Request, path: str) -> str:
+        path = self.prefix.rstrip("/") + path
+        if self.relative:
+            return path
+        if self.host is not None:
+            return self.host.rstrip("/") + path
+        forwarded = _forwarded(header(request, b"forwarded") or "")
+        scheme = forwarded.get("proto") or _first(header(request, b"x-forwarded-proto"))
+        host = forwarded.get("host") or _first(header(request, b"x-forwarded-host")) or header(request, b"host")
+        if not host:
+            return path
+        return f"{scheme or ('https' if request.isSecure() else 'http')}://{host}{path}"
+
+
+def _first(value: str | None) -> str | None:
+    return value.partition(",")[0].strip() if value else None
+
+
+def _forwarded(value: str) -> dict[str, str]:
+    """The parameters of the first element of a Forwarded header. Source: RFC 7239."""
+    pairs = (pair.partition("=") for pair in value.partition(",")[0].split(";"))
+    return {key.strip().lower(): text.strip().strip('"') for key, _, text in pairs}

@@ -1,0 +1,129 @@
+"""Blobs: pull, whole or in ranges, and delete."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import TypeVar
+from uuid import uuid4
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from registryd.errors import RangeInvalid
+from registryd.http.answers import body, empty, set_header
+from registryd.http.headers import Span, is_known, ranges
+from registryd.http.streaming import BodyLost, StreamingRequest
+from registryd.interfaces import IBlobReader, IRegistry
+from registryd.model import OCTET_STREAM, Descriptor
+from registryd.reference import Digest, RepositoryName
+
+Answer = bytes | None
+"""The rest of an answer, or None where all of it is written."""
+
+_T = TypeVar("_T")
+
+SMALL = 64 * 1024
+"""Blobs up to this size are answered in one write, which costs less than to set up a delivery."""
+
+
+def get(registry: IRegistry, request: StreamingRequest, name: RepositoryName, digest: str) -> Deferred[Answer]:
+    """end-2: a blob, or ranges of it."""
+    parsed = Digest.parse(digest)
+    if request.method == b"HEAD":
+        return registry.resolve_blob(name, parsed).addCallback(_headers_only, request)
+    return registry.open_blob(name, parsed).addCallback(_deliver, request)
+
+
+def delete(registry: IRegistry, request: StreamingRequest, name: RepositoryName, digest: str) -> Deferred[bytes]:
+    """end-10: take a blob out of a repository."""
+    return registry.delete_blob(name, Digest.parse(digest)).addCallback(lambda _: empty(request, 202))
+
+
+def _describe(request: StreamingRequest, digest: Digest) -> str:
+    """Set what every answer about a blob says; its entity tag."""
+    etag = f'"{digest}"'
+    set_header(request, b"docker-content-digest", str(digest))
+    set_header(request, b"etag", etag)
+    set_header(request, b"accept-ranges", b"bytes")
+    set_header(request, b"cache-control", b"max-age=31536000")
+    return etag
+
+
+def _headers_only(blob: Descriptor, request: StreamingRequest) -> bytes:
+    etag = _describe(request, blob.digest)
+    if is_known(request, etag):
+        return empty(request, 304)
+    set_header(request, b"content-type", OCTET_STREAM)
+    set_header(request, b"content-length", b"%d" % blob.size)
+    return b""
+
+
+def _deliver(reader: IBlobReader, request: StreamingRequest) -> bytes | Deferred[None] | None:
+    try:
+        answer = _begin(reader, request)
+    except BaseException:
+        reader.close()
+        raise
+    if isinstance(answer, Deferred):
+        return answer.addBoth(_close, reader).addErrback(_left)
+    reader.close()
+    return answer
+
+
+def _begin(reader: IBlobReader, request: StreamingRequest) -> Answer | Deferred[Answer]:
+    blob = reader.descriptor
+    etag = _describe(request, blob.digest)
+    if is_known(request, etag):
+        return empty(request, 304)
+    try:
+        wanted = ranges(request, blob.size, etag)
+    except RangeInvalid:
+        set_header(request, b"content-range", b"bytes */%d" % blob.size)
+        raise
+    if wanted is None:
+        return _part(reader, request, Span(0, blob.size))
+    request.setResponseCode(206)
+    if len(wanted) > 1:
+        return Deferred.fromCoroutine(_parts(reader, request, wanted))
+    set_header(request, b"content-range", wanted[0].content_range(blob.size))
+    return _part(reader, request, wanted[0])
+
+
+def _part(reader: IBlobReader, request: StreamingRequest, span: Span) -> Answer | Deferred[Answer]:
+    if span.size <= SMALL:
+        return body(request, reader.read(span.start, span.stop), OCTET_STREAM)
+    set_header(request, b"content-type", OCTET_STREAM)
+    set_header(request, b"content-length", b"%d" % span.size)
+    return request.deliver(reader, span.start, span.stop)
+
+
+async def _parts(reader: IBlobReader, request: StreamingRequest, spans: Sequence[Span]) -> None:
+    """Several ranges as multipart/byteranges. Source: RFC 9110, section 14.6."""
+    boundary = uuid4().hex.encode("ascii")
+    size = reader.descriptor.size
+    heads = [
+        b"\r\n--%s\r\nContent-Type: %s\r\nContent-Range: %s\r\n\r\n"
+        % (boundary, OCTET_STREAM.encode("ascii"), span.content_range(size))
+        for span in spans
+    ]
+    end = b"\r\n--%s--\r\n" % boundary
+    length = sum(map(len, heads)) + sum(span.size for span in spans) + len(end)
+    set_header(request, b"content-type", b"multipart/byteranges; boundary=" + boundary)
+    set_header(request, b"content-length", b"%d" % length)
+    for head, span in zip(heads, spans, strict=True):
+        request.write(head)
+        if span.size <= SMALL:
+            request.write(reader.read(span.start, span.stop))
+        else:
+            await request.deliver(reader, span.start, span.stop)
+    request.write(end)
+
+
+def _close(result: _T, reader: IBlobReader) -> _T:
+    reader.close()
+    return result
+
+
+def _left(failure: Failure) -> None:
+    """A client that leaves during a delivery is no error of ours, and nothing can be answered any more."""
+    failure.trap(BodyLost)

@@ -1,0 +1,190 @@
+"""The front: which endpoint answers a request, and what every answer has in common."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Coroutine, Mapping, Sequence
+from typing import Any
+
+import attrs
+from klein import Klein
+from twisted.internet.defer import Deferred, succeed
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.resource import IResource, Resource
+from werkzeug.exceptions import HTTPException, MethodNotAllowed
+from werkzeug.routing import BaseConverter
+
+from registryd.errors import NameInvalid, NameUnknown, RegistryError, Unsupported
+from registryd.http import answers, blobs
+from registryd.http.answers import API_VERSION, Urls, as_json, set_header
+from registryd.http.lists import Lists
+from registryd.http.manifests import Manifests
+from registryd.http.streaming import StreamingRequest
+from registryd.http.uploads import Uploads
+from registryd.interfaces import IAccess, IRegistry
+from registryd.reference import parse_name
+
+_log = Logger()
+
+Answer = bytes | None
+Endpoint = Callable[..., "Deferred[Answer] | Coroutine[Deferred[Any], Any, bytes]"]
+
+_GET = ("GET", "HEAD")
+
+
+class _Anything(BaseConverter):
+    """Any text of a path, slashes and all: ``registryd.reference`` judges what it is, and can say why not."""
+
+    regex = ".*?"
+    part_isolating = False
+
+
+@attrs.frozen
+class Limits:
+    """What requests may be: bytes of a manifest and of a blob, entries of a list's page."""
+
+    manifest: int
+    upload: int | None
+    tags: int
+    catalog: int
+
+
+class Front:
+    """The v2 API, and what is left of the first one, over the registries that an access control gives out."""
+
+    def __init__(self, access: IAccess, urls: Urls, limits: Limits, headers: Mapping[str, Sequence[str]]) -> None:
+        self._access = access
+        self._headers = [(API_VERSION[0], [API_VERSION[1]])]
+        for name, values in headers.items():
+            self._headers.append((name.encode("utf-8"), [value.encode("utf-8") for value in values]))
+        self._prefix = urls.prefix.rstrip("/")
+        self._app = Klein()
+        self._app.url_map.merge_slashes = False
+        self._app.url_map.converters["anything"] = _Anything
+        self._route_all(
+            Manifests(urls, limits.manifest), Uploads(urls, limits.upload), Lists(limits.tags, limits.catalog)
+        )
+        self._app.handle_errors(RegistryError)(self._refuse)
+        self._app.handle_errors(HTTPException)(self._no_route)
+        self._app.handle_errors(Exception)(self._fail)
+        self._resource = self._app.resource()
+
+    def resource(self) -> IResource:
+        """What a site serves."""
+        return _Root(self._resource, self._headers)
+
+    def _route_all(self, manifests: Manifests, uploads: Uploads, lists: Lists) -> None:
+        route = self._route
+        route("/v2/", _GET, _ping)
+        route("/v2/_catalog", _GET, lists.catalog)
+        route("/v2/<anything:name>/manifests/<anything:reference>", _GET, manifests.get)
+        route("/v2/<anything:name>/manifests/<anything:reference>", ("PUT",), manifests.put)
+        route("/v2/<anything:name>/manifests/<anything:reference>", ("DELETE",), manifests.delete)
+        route("/v2/<anything:name>/blobs/<anything:digest>", _GET, blobs.get)
+        route("/v2/<anything:name>/blobs/<anything:digest>", ("DELETE",), blobs.delete)
+        route("/v2/<anything:name>/blobs/uploads", ("POST",), uploads.start)
+        route("/v2/<anything:name>/blobs/uploads/", ("POST",), uploads.start)
+        route("/v2/<anything:name>/blobs/uploads/<id>", _GET, uploads.status)
+        route("/v2/<anything:name>/blobs/uploads/<id>", ("PATCH",), uploads.patch)
+        route("/v2/<anything:name>/blobs/uploads/<id>", ("PUT",), uploads.put)
+        route("/v2/<anything:name>/blobs/uploads/<id>", ("DELETE",), uploads.cancel)
+        route("/v2/<anything:name>/tags/list", _GET, lists.tags)
+        route("/v2/<anything:name>/referrers/<anything:digest>", _GET, lists.referrers)
+        route("/v1/_ping", _GET, _ping_v1)
+        route("/v1/search", _GET, lists.search)
+        self._app.route(self._prefix + "/v2", methods=_GET, endpoint="v2", strict_slashes=False)(self._to_v2)
+        self._app.route("/", methods=_GET, endpoint="root")(_root)
+
+    def _route(self, pattern: str, methods: Sequence[str], endpoint: Endpoint) -> None:
+        def call(request: StreamingRequest, **arguments: str) -> Deferred[Answer]:
+            return self._call(endpoint, request, arguments)
+
+        name = f"{methods[0]} {pattern}"
+        self._app.route(self._prefix + pattern, methods=methods, endpoint=name, strict_slashes=True)(call)
+
+    def _call(self, endpoint: Endpoint, request: StreamingRequest, arguments: dict[str, Any]) -> Deferred[Answer]:
+        if "name" in arguments:
+            arguments["name"] = parse_name(arguments["name"])
+        authorization = request.requestHeaders.getRawHeaders(b"authorization")
+        registry = self._access.registry_for(authorization[0] if authorization else None)
+        return registry.addCallback(_run, endpoint, request, arguments)
+
+    def _to_v2(self, request: StreamingRequest) -> bytes:
+        set_header(request, b"location", self._prefix + "/v2/")
+        return answers.empty(request, 301)
+
+    def _refuse(self, request: StreamingRequest, failure: Failure) -> bytes:
+        error = failure.value
+        assert isinstance(error, RegistryError)
+        return answers.error(request, error)
+
+    def _no_route(self, request: StreamingRequest, failure: Failure) -> bytes:
+        error = failure.value
+        if isinstance(error, MethodNotAllowed):
+            set_header(request, b"allow", ", ".join(sorted(error.valid_methods or ())))
+            return answers.error(request, Unsupported(f"{request.method.decode('latin-1')} is not supported here"))
+        return answers.error(request, NameUnknown("no such route"))
+
+    def _fail(self, request: StreamingRequest, failure: Failure) -> bytes:
+        _log.failure("{method} {uri}", failure, method=request.method, uri=request.uri)
+        if request.startedWriting:
+            request.channel.break_off()
+            return b""
+        return answers.error(request, RegistryError())
+
+
+class _Root(Resource):
+    """Sets what every answer has, and keeps from Klein what it would answer without JSON."""
+
+    isLeaf = True
+
+    def __init__(self, app: IResource, headers: Sequence[tuple[bytes, list[bytes]]]) -> None:
+        super().__init__()
+        self._app = app
+        self._headers = headers
+
+    def render(self, request: StreamingRequest) -> int | bytes:
+        for name, values in self._headers:
+            request.responseHeaders.setRawHeaders(name, values)
+        try:
+            request.method.decode("ascii")
+            for part in request.postpath or ():
+                part.decode("utf-8")
+        except UnicodeDecodeError:
+            return answers.error(request, NameInvalid("the path is not UTF-8"))
+        rendered: int = self._app.render(request)
+        return rendered
+
+
+def _run(
+    registry: IRegistry, endpoint: Endpoint, request: StreamingRequest, arguments: dict[str, Any]
+) -> Answer | Deferred[Answer]:
+    answer = endpoint(registry, request, **arguments)
+    if isinstance(answer, Deferred):
+        return answer
+    work: Deferred[Answer] = Deferred.fromCoroutine(answer)
+    return _shielded(work)
+
+
+def _shielded(work: Deferred[Answer]) -> Deferred[Answer]:
+    """Work that goes on when the client has left: what runs in a thread cannot be cancelled, and must be waited for."""
+    shielded: Deferred[Answer] = Deferred()
+    work.chainDeferred(shielded)
+    return shielded
+
+
+def _ping(registry: IRegistry, request: StreamingRequest) -> Deferred[bytes]:
+    """end-1: this is a registry of the v2 API."""
+    return succeed(as_json(request, {}))
+
+
+def _ping_v1(registry: IRegistry, request: StreamingRequest) -> Deferred[bytes]:
+    """What old clients ask before they search. Source: Docker's registry API v1."""
+    set_header(request, b"x-docker-registry-version", b"0.0.0")
+    set_header(request, b"x-docker-registry-standalone", b"true")
+    return succeed(as_json(request, {"standalone": True}))
+
+
+def _root(request: StreamingRequest) -> bytes:
+    set_header(request, b"cache-control", b"no-cache")
+    return answers.empty(request, 200)

@@ -1,0 +1,139 @@
+"""What requests say in headers and queries, read with suspicion."""
+
+from __future__ import annotations
+
+import re
+from collections.abc import Sequence
+
+import attrs
+from twisted.web.http import Request
+
+from registryd.errors import PaginationNumberInvalid, RangeInvalid
+
+MAX_RANGES = 1024
+"""Ranges of one request that are honoured: the most that containers/storage asks for in a partial pull."""
+
+_RANGE = re.compile(r"[ \t]*([0-9]*)-([0-9]*)[ \t]*", re.ASCII)
+_CONTENT_RANGE = re.compile(r"(?:bytes[ =])?([0-9]{1,18})-([0-9]{1,18})(?:/(?:[0-9]+|\*))?", re.ASCII)
+_NUMBER = re.compile(r"[0-9]{1,9}", re.ASCII)
+
+
+@attrs.frozen
+class Span:
+    """A range of bytes: from ``start`` up to, not including, ``stop``."""
+
+    start: int
+    stop: int
+
+    @property
+    def size(self) -> int:
+        return self.stop - self.start
+
+    def content_range(self, size: int) -> bytes:
+        """The Content-Range of an answer with this part of ``size`` bytes."""
+        return b"bytes %d-%d/%d" % (self.start, self.stop - 1, size)
+
+
+def header(request: Request, name: bytes) -> str | None:
+    """The first value of a header."""
+    values = request.requestHeaders.getRawHeaders(name)
+    return values[0].decode("latin-1") if values else None
+
+
+def query(request: Request, key: bytes) -> str | None:
+    """The first value of a query's key."""
+    values = request.args.get(key)
+    return values[0].decode("utf-8", "replace") if values else None
+
+
+def queries(request: Request, key: bytes) -> Sequence[str]:
+    """Every value of a query's key."""
+    return [value.decode("utf-8", "replace") for value in request.args.get(key, ())]
+
+
+def page_size(request: Request) -> int | None:
+    """The number of results that a client asks for, or None where it does not say.
+
+    Errors:
+        PaginationNumberInvalid: what it says is no number.
+    """
+    text = query(request, b"n")
+    if text is None:
+        return None
+    if _NUMBER.fullmatch(text) is None:
+        raise PaginationNumberInvalid(detail={"n": text[:64]})
+    return int(text)
+
+
+def content_range(request: Request) -> Span | None:
+    """The range of an upload that a chunk says it is.
+
+    Errors:
+        RangeInvalid: it cannot be read, or ends before it starts.
+    """
+    text = header(request, b"content-range")
+    if text is None:
+        return None
+    match = _CONTENT_RANGE.fullmatch(text)
+    if match is None:
+        raise RangeInvalid(detail={"Content-Range": text[:64]})
+    span = Span(int(match[1]), int(match[2]) + 1)
+    # An empty chunk at the start has no range that is inclusive on both ends.
+    if span.size < 0:
+        raise RangeInvalid(detail={"Content-Range": text[:64]})
+    return span
+
+
+def ranges(request: Request, size: int, etag: str) -> Sequence[Span] | None:
+    """The parts of ``size`` bytes that a request wants, or None where it wants, or must be given, all of them.
+
+    Source: RFC 9110, sections 13.1.5 and 14.
+
+    Errors:
+        RangeInvalid: none of what it asks for is there.
+    """
+    text = header(request, b"range")
+    if text is None or not text.lower().startswith("bytes="):
+        return None
+    condition = header(request, b"if-range")
+    if condition is not None and condition != etag:
+        return None
+    asked = text[len("bytes=") :].split(",")
+    if len(asked) > MAX_RANGES:
+        return None
+    spans = [span for span in (_span(part, size) for part in asked) if span is not None]
+    if not spans:
+        raise RangeInvalid("the requested range is not satisfiable", detail={"Range": text[:256]})
+    # More than everything, in overlapping parts, serves nobody but an attacker.
+    return spans if sum(span.size for span in spans) <= size else None
+
+
+def _span(text: str, size: int) -> Span | None:
+    match = _RANGE.fullmatch(text)
+    if match is None or len(text) > 64:
+        return None
+    first, last = match.groups()
+    if first:
+        start = int(first)
+        stop = min(int(last) + 1, size) if last else size
+    elif last:
+        start, stop = max(0, size - int(last)), size
+    else:
+        return None
+    return Span(start, stop) if start < stop else None
+
+
+def is_known(request: Request, etag: str) -> bool:
+    """Whether the client says by If-None-Match that it has the content; Docker's sends digests without quotes."""
+    text = header(request, b"if-none-match")
+    if text is None:
+        return False
+    return any(part.strip().removeprefix("W/").strip('"') in (etag.strip('"'), "*") for part in text.split(","))
+
+
+def accepts(request: Request) -> frozenset[str]:
+    """The media types that a request accepts, without their parameters."""
+    values = request.requestHeaders.getRawHeaders(b"accept") or ()
+    return frozenset(
+        part.partition(";")[0].strip().lower() for value in values for part in value.decode("latin-1").split(",")
+    )

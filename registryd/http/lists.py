@@ -1,0 +1,121 @@
+"""Lists: tags, repositories, referrers, and the search of the first API."""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Sequence
+
+import attrs
+from twisted.internet.defer import Deferred
+
+from registryd.errors import PaginationNumberInvalid
+from registryd.http.answers import as_json, next_page, set_header
+from registryd.http.headers import page_size, query
+from registryd.http.streaming import StreamingRequest
+from registryd.interfaces import IRegistry, Page, Referrer
+from registryd.model import OCI_INDEX
+from registryd.reference import Digest, RepositoryName
+
+CATALOG_PAGE = 100
+"""Repositories in a page of the catalog where the client does not say how many it wants."""
+
+REFERRERS_PAGE = 4 * 1024 * 1024 - 4096
+"""Bytes of descriptors in a page of referrers: clients take 4 MiB of a manifest at the most."""
+
+SEARCH_PAGE = 25
+SEARCH_LIMIT = 100
+
+
+@attrs.frozen
+class Lists:
+    """The list endpoints. ``tags_max`` and ``catalog_max`` bound a page."""
+
+    tags_max: int
+    catalog_max: int
+
+    def tags(self, registry: IRegistry, request: StreamingRequest, name: RepositoryName) -> Deferred[bytes]:
+        """end-8: the tags of a repository, all of them where the client does not say how many it wants."""
+        asked = page_size(request)
+        count = None if asked is None else min(asked, self.tags_max)
+
+        def answer(page: Page) -> bytes:
+            if page.more and count:
+                next_page(request, {"last": page.names[-1], "n": str(count)})
+            return as_json(request, {"name": name, "tags": page.names})
+
+        return registry.tags(name, count, query(request, b"last") or "").addCallback(answer)
+
+    def catalog(self, registry: IRegistry, request: StreamingRequest) -> Deferred[bytes]:
+        """The repositories of the registry. Source: Distribution, registry/handlers/catalog.go."""
+        asked = page_size(request)
+        count = min(CATALOG_PAGE, self.catalog_max) if asked is None else asked
+        if count > self.catalog_max:
+            raise PaginationNumberInvalid(detail={"n": count, "at most": self.catalog_max})
+
+        def answer(page: Page) -> bytes:
+            if page.more and count:
+                next_page(request, {"last": page.names[-1], "n": str(count)})
+            return as_json(request, {"repositories": page.names})
+
+        return registry.repositories(count, query(request, b"last") or "").addCallback(answer)
+
+    def search(self, registry: IRegistry, request: StreamingRequest) -> Deferred[bytes]:
+        """The repositories whose names contain a text. Source: Docker's registry API v1, "Search"."""
+        text = query(request, b"q") or ""
+        size = min(page_size(request) or SEARCH_PAGE, SEARCH_LIMIT)
+        number = query(request, b"page") or "1"
+        page = int(number) if number.isascii() and number.isdigit() and len(number) < 9 else 1
+        return registry.repositories(None, "").addCallback(_found, request, text, max(1, page), size)
+
+    def referrers(
+        self, registry: IRegistry, request: StreamingRequest, name: RepositoryName, digest: str
+    ) -> Deferred[bytes]:
+        """end-12: what refers to a manifest, of any artifact type or of one."""
+        return registry.referrers(name, Digest.parse(digest)).addCallback(_index, request)
+
+
+def _found(all_names: Page, request: StreamingRequest, text: str, page: int, size: int) -> bytes:
+    names = [name for name in all_names.names if text in name]
+    results = [{"name": name, "description": ""} for name in names[(page - 1) * size : page * size]]
+    found = {
+        "query": text,
+        "num_results": len(names),
+        "num_pages": -(-len(names) // size),
+        "page": page,
+        "page_size": size,
+        "results": results,
+    }
+    return as_json(request, found)
+
+
+def _index(referrers: Sequence[Referrer], request: StreamingRequest) -> bytes:
+    wanted = query(request, b"artifactType")
+    if wanted:
+        set_header(request, b"oci-filters-applied", b"artifactType")
+        referrers = [referrer for referrer in referrers if referrer.artifact_type == wanted]
+    last = query(request, b"last") or ""
+    descriptors: list[dict[str, object]] = []
+    size = 0
+    for referrer in referrers:
+        digest = str(referrer.descriptor.digest)
+        if digest <= last:
+            continue
+        descriptor = _described(referrer)
+        size += len(json.dumps(descriptor)) + len(", ")
+        if descriptors and size > REFERRERS_PAGE:
+            following = {"last": str(descriptors[-1]["digest"])}
+            next_page(request, {"artifactType": wanted, **following} if wanted else following)
+            break
+        descriptors.append(descriptor)
+    index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": descriptors}
+    return as_json(request, index, OCI_INDEX)
+
+
+def _described(referrer: Referrer) -> dict[str, object]:
+    blob = referrer.descriptor
+    described: dict[str, object] = {"mediaType": blob.media_type, "digest": str(blob.digest), "size": blob.size}
+    if referrer.artifact_type:
+        described["artifactType"] = referrer.artifact_type
+    if referrer.annotations:
+        described["annotations"] = referrer.annotations
+    return described

@@ -1,0 +1,399 @@
+"""Requests whose bodies are streamed, and answers that go out by sendfile.
+
+Twisted's own request collects its body before any resource sees it. Here a request with a body is dispatched when its
+headers are in, and the body is a producer with backpressure. This is the only module that touches Twisted's private
+names; tests/test_streaming.py fails first where Twisted changes.
+"""
+
+from __future__ import annotations
+
+import os
+
+from OpenSSL import SSL
+from twisted.internet.address import IPv4Address, IPv6Address
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.interfaces import (
+    IAddress,
+    IConsumer,
+    IDelayedCall,
+    IFileDescriptor,
+    IPullProducer,
+    IPushProducer,
+)
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from twisted.web.http import HTTPChannel, parse_qs
+from twisted.web.server import Request
+from zope.interface import implementer
+
+from registryd.interfaces import IBlobReader, IFileBlobReader
+
+_log = Logger()
+
+BULK_READ = 256 * 1024
+"""Bytes that are read from a socket at once while a large body comes in."""
+
+_USUAL_READ = 64 * 1024
+
+DRAIN_LIMIT = 1024 * 1024
+DRAIN_SECONDS = 2.0
+"""How much of a body is read and dropped after an early answer, and for how long: a client that still sends would else
+get a reset in place of the answer."""
+
+SENDFILE_TURN = 1024 * 1024
+READ_AHEAD = 4 * 1024 * 1024
+
+_BAD_REQUEST = b'{"errors":[{"code":"UNSUPPORTED","message":"malformed HTTP request"}]}'
+
+
+def shown_peer(address: IAddress) -> str:
+    """A peer's address as logs show it."""
+    return address.host if isinstance(address, IPv4Address | IPv6Address) else "-"
+
+
+class BodyLost(Exception):
+    """The client left before the whole body had come."""
+
+
+@implementer(IPushProducer)
+class RequestBody:
+    """The body of a request. It waits for a consumer; a client that wants to be asked for it is asked then."""
+
+    def __init__(self, channel: StreamingChannel, length: int | None, expects_continue: bool) -> None:
+        self.length = length
+        self.unfinished = length != 0
+        self._channel = channel
+        self._expects_continue = expects_continue
+        self._consumer: IConsumer | None = None
+        self._done: Deferred[None] | None = None
+        self._early: list[bytes] = []
+        self._failure: Failure | None = None
+
+    def deliver_to(self, consumer: IConsumer) -> Deferred[None]:
+        """Write the body to a consumer as it comes; fires at its end, or when the consumer stops it.
+
+        Errors:
+            BodyLost: the client left before the end.
+        """
+        done = self._done = Deferred[None]()
+        if self._failure is not None:
+            self._end(self._failure)
+            return done
+        self._consumer = consumer
+        consumer.registerProducer(self, True)
+        for data in self._early:
+            consumer.write(data)
+        self._early = []
+        if not self.unfinished:
+            self._end(None)
+        elif self._done is not None:
+            if self._expects_continue:
+                self._expects_continue = False
+                self._channel.ask_for_body()
+            self._channel.resume_body()
+        return done
+
+    def pauseProducing(self) -> None:
+        if self.unfinished:
+            self._channel.pause_body()
+
+    def resumeProducing(self) -> None:
+        if self.unfinished:
+            self._channel.resume_body()
+
+    def stopProducing(self) -> None:
+        self._end(None)
+
+    def came(self, data: bytes) -> None:
+        """More of the body is here."""
+        if self._consumer is not None:
+            self._consumer.write(data)
+        elif self._done is None:
+            self._early.append(data)
+            self._channel.pause_body()
+
+    def ended(self) -> None:
+        """The whole body is here."""
+        self.unfinished = False
+        if self._consumer is not None:
+            self._end(None)
+
+    def lost(self) -> None:
+        """The rest of the body will not come."""
+        if self.unfinished:
+            self._failure = Failure(BodyLost())
+            self._end(self._failure)
+
+    def _end(self, failure: Failure | None) -> None:
+        if self._consumer is not None:
+            self._consumer.unregisterProducer()
+            self._consumer = None
+        done, self._done = self._done, None
+        if done is not None:
+            done.callback(None) if failure is None else done.errback(failure)
+
+
+class StreamingRequest(Request):
+    """A request that is dispatched when its headers are in. ``body`` is what follows them."""
+
+    defaultContentType = None
+    channel: StreamingChannel
+    body: RequestBody
+    _dispatched = False
+
+    def gotLength(self, length: int | None) -> None:
+        expectation = self.requestHeaders.getRawHeaders(b"expect")
+        expects_continue = bool(expectation) and expectation[0].lower() == b"100-continue"
+        self.body = RequestBody(self.channel, length, expects_continue)
+
+    def handleContentChunk(self, data: bytes) -> None:
+        self.body.came(data)
+
+    def dispatch(self, method: bytes, uri: bytes, version: bytes) -> None:
+        """Let the resources of the site answer."""
+        self._dispatched = True
+        self.method, self.uri, self.clientproto = method, uri, version
+        self.path, _, query = uri.partition(b"?")
+        self.args = parse_qs(query, 1) if query else {}
+        self.process()
+
+    def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
+        self.body.ended()
+        if not self._dispatched:
+            self.dispatch(command, path, version)
+
+    def write(self, data: bytes) -> None:
+        if not self.startedWriting and self.body.unfinished:
+            # What follows on this connection is the rest of a body that nobody wants.
+            self.responseHeaders.setRawHeaders(b"connection", [b"close"])
+        if self.channel is not None:
+            self.channel.resetTimeout()
+        super().write(data)
+
+    def connectionLost(self, reason: Failure) -> None:
+        self.body.lost()
+        super().connectionLost(reason)
+
+    def deliver(self, reader: IBlobReader, start: int, stop: int) -> Deferred[None]:
+        """Write a part of a blob after what was written, by sendfile where both ends are plain descriptors.
+
+        Errors:
+            BodyLost: the client left before the end.
+            OSError: the storage failed; the connection is broken off, since the client was promised more.
+        """
+        self.write(b"")
+        channel = self.channel
+        if channel is None:
+            return fail(BodyLost())
+        channel.expect_progress()
+        if IFileBlobReader.providedBy(reader) and channel.sends_files():
+            return _SendFile(self, channel, reader, start, stop).begin()
+        return reader.deliver_to(self, start, stop).addErrback(self._broken)
+
+    def _broken(self, failure: Failure) -> Failure:
+        if self.channel is not None:
+            self.channel.break_off()
+        return failure
+
+
+@implementer(IPullProducer)
+class _SendFile:
+    """Sends a file in turns, whenever the transport has nothing left to send."""
+
+    def __init__(
+        self, request: StreamingRequest, channel: StreamingChannel, reader: IFileBlobReader, start: int, stop: int
+    ) -> None:
+        self._request = request
+        self._channel = channel
+        self._transport = channel.transport
+        self._file = reader.fileno()
+        self._position = start
+        self._stop = stop
+        self._read_ahead = start
+        self._begun = False
+        self._done: Deferred[None] | None = Deferred()
+
+    def begin(self) -> Deferred[None]:
+        done = self._done
+        assert done is not None
+        # The channel is a producer of its transport, of nothing: this one takes its place for a while.
+        self._transport.unregisterProducer()
+        self._transport.registerProducer(self, False)
+        self._begun = True
+        return done
+
+    def resumeProducing(self) -> None:
+        # A transport resumes a pull producer as soon as it is registered, while headers still wait to be sent.
+        if not self._begun or self._done is None:
+            return
+        if self._position >= self._stop:
+            self._end(None)
+            return
+        if self._position + SENDFILE_TURN > self._read_ahead < self._stop:
+            os.posix_fadvise(self._file, self._read_ahead, READ_AHEAD, os.POSIX_FADV_WILLNEED)
+            self._read_ahead += READ_AHEAD
+        try:
+            sent = os.sendfile(
+                self._transport.fileno(), self._file, self._position, min(SENDFILE_TURN, self._stop - self._position)
+            )
+        except BlockingIOError:
+            sent = None
+        except OSError:
+            self._break_off(Failure(BodyLost()))
+            return
+        if sent == 0:
+            self._break_off(Failure(OSError("the file ended before the size that the client was told")))
+            return
+        if sent:
+            self._position += sent
+            self._request.sentLength += sent
+            self._channel.resetTimeout()
+        self._transport.startWriting()
+
+    def stopProducing(self) -> None:
+        self._end(Failure(BodyLost()))
+
+    def _break_off(self, failure: Failure) -> None:
+        self._end(failure)
+        self._channel.break_off()
+
+    def _end(self, failure: Failure | None) -> None:
+        done, self._done = self._done, None
+        if done is None:
+            return
+        if failure is None:
+            self._transport.unregisterProducer()
+            self._transport.registerProducer(self._channel, True)
+            done.callback(None)
+        else:
+            done.errback(failure)
+
+
+class StreamingChannel(HTTPChannel):
+    """A connection: HTTP/1.1, bounded in what it reads ahead of a consumer and in how long it waits for its peer."""
+
+    requestFactory = StreamingRequest
+    _draining: int | None = None
+    _deadline: IDelayedCall | None = None
+    _headers_read = 0
+    _first_bytes = True
+
+    def connectionMade(self) -> None:
+        super().connectionMade()
+        self.totalHeadersSize = self.MAX_LENGTH = self.factory.header_limit
+        self.factory.connections.add(self)
+
+    def dataReceived(self, data: bytes) -> None:
+        if self._first_bytes:
+            self._first_bytes = False
+            if data[:2] == b"\x16\x03":
+                _log.warn("{peer}: TLS on a port that speaks plain HTTP", peer=shown_peer(self.transport.getPeer()))
+                self.transport.abortConnection()
+                return
+        if self._draining is not None:
+            self._drain(data)
+            return
+        headers_read = self._headers_read
+        super().dataReceived(data)
+        if self.line_mode and self._headers_read == headers_read and self._deadline is None and self.timeOut:
+            # The idle timeout begins anew with each byte; headers as a whole must not take longer.
+            self._deadline = self.callLater(self.timeOut, self.timeoutConnection)
+
+    def allHeadersReceived(self) -> None:
+        self._headers_read += 1
+        self._end_deadline()
+        request = self.requests[-1]
+        self.persistent = self.checkPersistence(request, self._version) and not self.factory.draining
+        if self.factory.draining:
+            request.responseHeaders.setRawHeaders(b"connection", [b"close"])
+        request.gotLength(self.length)
+        if self.length != 0:
+            if self.length is None or self.length > _USUAL_READ:
+                self._read_at_once(BULK_READ)
+            request.dispatch(self._command, self._path, self._version)
+
+    def rawDataReceived(self, data: bytes) -> None:
+        if self._draining is not None:
+            self._drain(data)
+        else:
+            super().rawDataReceived(data)
+
+    def allContentReceived(self) -> None:
+        if self.length is None or self.length > _USUAL_READ:
+            self._read_at_once(_USUAL_READ)
+        super().allContentReceived()
+
+    def requestDone(self, request: StreamingRequest) -> None:
+        if request.body.unfinished:
+            self.requests.remove(request)
+            self._draining = DRAIN_LIMIT
+            self.setTimeout(DRAIN_SECONDS)
+            self.transport.resumeProducing()
+            return
+        if self.factory.draining:
+            self.persistent = False
+        super().requestDone(request)
+
+    def connectionLost(self, reason: Failure) -> None:
+        self._end_deadline()
+        self.factory.connections.discard(self)
+        if self._first_bytes and reason.check(SSL.Error) and "http request" in str(reason.value):
+            _log.warn("{peer}: plain HTTP on a port that speaks TLS", peer=shown_peer(self.transport.getPeer()))
+        super().connectionLost(reason)
+
+    def is_idle(self) -> bool:
+        """Whether nothing is in flight on the connection."""
+        return not self.requests
+
+    def ask_for_body(self) -> None:
+        """Tell a client that waits for it that its body is wanted."""
+        self._send100Continue()
+
+    def pause_body(self) -> None:
+        """Read no more; the client is not to blame for what it does not send meanwhile."""
+        self.setTimeout(None)
+        self.transport.pauseProducing()
+
+    def resume_body(self) -> None:
+        """Read on."""
+        self.setTimeout(self.timeOut)
+        self.transport.resumeProducing()
+
+    def expect_progress(self) -> None:
+        """Break the connection off when the client takes nothing for the idle timeout."""
+        self.setTimeout(self.timeOut)
+
+    def sends_files(self) -> bool:
+        """Whether the connection is a plain descriptor that sendfile can write to."""
+        return IFileDescriptor.providedBy(self.transport) and not self.isSecure()
+
+    def break_off(self) -> None:
+        """Close in a way that no client takes for the end of an answer."""
+        self.transport.abortConnection()
+
+    def _drain(self, data: bytes) -> None:
+        assert self._draining is not None
+        self._draining -= len(data)
+        if self._draining < 0:
+            self.loseConnection()
+
+    def _read_at_once(self, size: int) -> None:
+        # With TLS it is the transport below that reads.
+        connection = getattr(self.transport, "transport", self.transport)
+        if hasattr(connection, "bufferSize"):
+            connection.bufferSize = size
+
+    def _end_deadline(self) -> None:
+        if self._deadline is not None and self._deadline.active():
+            self._deadline.cancel()
+        self._deadline = None
+
+    def _respondToBadRequestAndDisconnect(self) -> None:
+        self.transport.writeSequence(
+            [
+                b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nConnection: close\r\n",
+                b"Docker-Distribution-API-Version: registry/2.0\r\nContent-Length: %d\r\n\r\n" % len(_BAD_REQUEST),
+                _BAD_REQUEST,
+            ]
+        )
+        self.loseConnection()

@@ -1,0 +1,382 @@
+"""Every interface of the program: what a registry is, and what it stores its tree with."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import attrs
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IConsumer
+from zope.interface import Attribute, Interface
+
+from registryd.model import Descriptor, Manifest
+from registryd.reference import Digest, Reference, RepositoryName, Tag
+
+
+@attrs.frozen
+class Page:
+    """A part of an ordered list of names; ``more`` tells whether names come after the last of these."""
+
+    names: Sequence[str]
+    more: bool
+
+
+@attrs.frozen
+class Referrer:
+    """A manifest that refers to another by its ``subject``, as the referrers API describes it."""
+
+    descriptor: Descriptor
+    artifact_type: str | None
+    annotations: object
+
+
+@attrs.frozen
+class UploadStatus:
+    """An upload session: its id, and how many bytes it holds."""
+
+    id: str
+    size: int
+
+
+class IBlobReader(Interface):
+    """A blob that is open for reading. Whoever opened it closes it."""
+
+    descriptor: Descriptor = Attribute("what the blob is")
+
+    def deliver_to(consumer: IConsumer, start: int, stop: int) -> Deferred[None]:
+        """Write the bytes from ``start`` up to, not including, ``stop`` to a consumer, as fast as it takes them.
+
+        Errors:
+            OSError: the storage failed; the consumer has got a part.
+        """
+
+    def read(start: int, stop: int) -> bytes:
+        """The bytes from ``start`` to ``stop`` at once: for parts small enough to be read on the reactor's thread."""
+
+    def close() -> None:
+        """Give up what the reader holds. Closing twice is allowed."""
+
+
+class IFileBlobReader(IBlobReader):
+    """A blob reader whose bytes lie in a local file, at the same offsets, so that sendfile(2) can deliver them."""
+
+    def fileno() -> int:
+        """The descriptor of the file; it stays the reader's."""
+
+
+class IBlobWriter(IConsumer):
+    """An upload session that one client is writing to; no other can, until it is suspended, committed or cancelled.
+
+    As a consumer it takes bytes as they come and pauses its producer while the storage is slower. When the storage
+    fails it stops its producer; ``suspend`` and ``commit`` then tell the failure.
+    """
+
+    id: str = Attribute("the session's id")
+    size: int = Attribute("how many bytes the session holds, those under way to the storage included")
+
+    def suspend() -> Deferred[int]:
+        """Store what has come and release the session; fires with its size.
+
+        Errors:
+            StorageFull: there is no room: what was stored before stays, and the session can go on from there.
+        """
+
+    def commit(digest: Digest) -> Deferred[Descriptor]:
+        """End the session by making what has come a blob of the repository; fires when it is durable.
+
+        Errors:
+            DigestInvalid: the bytes have another digest; the session is gone.
+            StorageFull: there is no room; the session stays.
+        """
+
+    def revert(size: int) -> Deferred[None]:
+        """Forget what has come beyond ``size`` bytes and release the session."""
+
+    def cancel() -> Deferred[None]:
+        """End the session and forget what has come."""
+
+
+class IReader(Interface):
+    """What pulls need."""
+
+    def open_blob(name: RepositoryName, digest: Digest) -> Deferred[IBlobReader]:
+        """A blob of a repository, open for reading.
+
+        Errors:
+            NameUnknown: there is no such repository.
+            BlobUnknown: the repository does not hold it.
+        """
+
+    def resolve_blob(name: RepositoryName, digest: Digest) -> Deferred[Descriptor]:
+        """What a blob of a repository is, and the promise that it stays for a while.
+
+        Errors: as open_blob.
+        """
+
+    def get_manifest(name: RepositoryName, reference: Reference) -> Deferred[Manifest]:
+        """The manifest that a tag or digest names.
+
+        Errors:
+            NameUnknown: there is no such repository.
+            ManifestUnknown: the repository does not hold it.
+        """
+
+    def resolve_manifest(name: RepositoryName, reference: Reference) -> Deferred[Descriptor]:
+        """What the manifest that a tag or digest names is.
+
+        Errors: as get_manifest.
+        """
+
+
+class IWriter(Interface):
+    """What pushes need."""
+
+    def start_upload(name: RepositoryName, algorithm: str) -> Deferred[IBlobWriter]:
+        """A new, empty upload session whose bytes are hashed with an algorithm as they come.
+
+        Errors:
+            DigestInvalid: the algorithm is not supported.
+            StorageFull: there is no room.
+        """
+
+    def resume_upload(name: RepositoryName, id: str) -> Deferred[IBlobWriter]:
+        """An upload session, to go on with.
+
+        Errors:
+            UploadUnknown: there is no such session in the repository.
+            RangeInvalid: another client is writing to it.
+        """
+
+    def upload_status(name: RepositoryName, id: str) -> Deferred[UploadStatus]:
+        """How far an upload session is.
+
+        Errors:
+            UploadUnknown: there is no such session in the repository.
+        """
+
+    def mount_blob(name: RepositoryName, digest: Digest, source: RepositoryName | None) -> Deferred[Descriptor]:
+        """Make a blob of the source repository, or of any where that is None, a blob of this one too.
+
+        Errors:
+            BlobUnknown: the source does not hold it.
+        """
+
+    def put_manifest(name: RepositoryName, manifest: Manifest, tags: Sequence[Tag]) -> Deferred[Digest | None]:
+        """Store a manifest and let tags name it; fires, when all is durable, with its subject's digest if it has one.
+
+        Errors:
+            ManifestInvalid: it is not what its type asks for, or of a type that is refused.
+            ManifestBlobUnknown: it references what the repository does not hold.
+            StorageFull: there is no room.
+        """
+
+
+class IDeleter(Interface):
+    """What takes content out of repositories; the bytes go when the collector runs."""
+
+    def delete_blob(name: RepositoryName, digest: Digest) -> Deferred[None]:
+        """Take a blob out of a repository.
+
+        Errors:
+            NameUnknown: there is no such repository.
+            BlobUnknown: the repository does not hold it.
+        """
+
+    def delete_manifest(name: RepositoryName, digest: Digest) -> Deferred[None]:
+        """Take a manifest and every tag that names it out of a repository.
+
+        Errors:
+            NameUnknown: there is no such repository.
+            ManifestUnknown: the repository does not hold it.
+        """
+
+    def delete_tag(name: RepositoryName, tag: Tag) -> Deferred[None]:
+        """Take a tag out of a repository; the manifest stays.
+
+        Errors:
+            NameUnknown: there is no such repository.
+            ManifestUnknown: the repository has no such tag.
+        """
+
+
+class ILister(Interface):
+    """What tells the content of a registry. Names are in the order of their bytes."""
+
+    def repositories(count: int | None, after: str) -> Deferred[Page]:
+        """At most ``count`` names of repositories, or all, that come after a name, which need not exist."""
+
+    def tags(name: RepositoryName, count: int | None, after: str) -> Deferred[Page]:
+        """At most ``count`` tags of a repository, or all, that come after a tag, which need not exist.
+
+        Errors:
+            NameUnknown: there is no such repository.
+        """
+
+    def referrers(name: RepositoryName, subject: Digest) -> Deferred[Sequence[Referrer]]:
+        """All manifests of a repository that refer to a subject, in the order of their digests."""
+
+
+class IRegistry(IReader, IWriter, IDeleter, ILister):
+    """A registry: a local store, a filter before another registry, later an upstream and a cache."""
+
+
+class IAccess(Interface):
+    """Who may use what: the only way to a registry."""
+
+    def registry_for(authorization: bytes | None) -> Deferred[IRegistry]:
+        """The registry that the sender of an Authorization header, or of none, may use.
+
+        Errors:
+            Unauthorized: the sender is not known here.
+        """
+
+
+@attrs.frozen
+class Stat:
+    """What a path of the storage is: a folder, or content of a size in bytes; times are seconds since the epoch."""
+
+    is_folder: bool
+    size: int
+    modified: float
+
+
+class IContentReader(Interface):
+    """Content of the storage that is open for reading; it stays readable when its path is deleted or replaced."""
+
+    size: int = Attribute("the content's size in bytes when it was opened")
+
+    def read(start: int, stop: int) -> bytes:
+        """The bytes from ``start`` up to, not including, ``stop``, fewer where the content ends before.
+
+        Errors:
+            OSError: the storage failed.
+        """
+
+    def fileno() -> int | None:
+        """The descriptor of the local file that holds the content at the same offsets, or None where there is none."""
+
+    def close() -> None:
+        """Give up what the reader holds. Closing twice is allowed."""
+
+
+class IContentWriter(Interface):
+    """Content of the storage that is open for appending; no other writer, in any process, can open it meanwhile."""
+
+    size: int = Attribute("the content's size in bytes, with all that was written")
+
+    def write(buffers: Sequence[bytes]) -> None:
+        """Append buffers, all or none.
+
+        Errors:
+            OSError: the storage failed, with ENOSPC or EDQUOT where it has no room; nothing was appended.
+        """
+
+    def read(start: int, stop: int) -> bytes:
+        """Bytes that were written, as IContentReader.read."""
+
+    def truncate(size: int) -> None:
+        """Forget what lies beyond ``size`` bytes."""
+
+    def sync() -> None:
+        """Return when all that was written is durable."""
+
+    def close() -> None:
+        """Let others write. Closing twice is allowed."""
+
+
+class IStorageDriver(Interface):
+    """Where a registry's tree lies: content at absolute ``/``-separated paths, whose folders come with what is in them.
+
+    All calls block, so that the same code serves the daemon, in threads, and the collector. Errors of the storage
+    itself are OSError; ``FileNotFoundError`` is named where it is an ordinary answer.
+    """
+
+    immediate: bool = Attribute(
+        "whether stat, touch, opening, and reading a few kilobytes take microseconds, so that the daemon may do it on"
+        " the reactor's thread"
+    )
+
+    def get_content(path: str) -> bytes:
+        """The whole content at a path.
+
+        Errors:
+            FileNotFoundError: there is none, or a folder.
+        """
+
+    def put_content(path: str, content: bytes) -> None:
+        """Make content stand at a path, whole or not at all at any moment, durable on return.
+
+        Errors:
+            OSError: nothing changed.
+        """
+
+    def reader(path: str) -> IContentReader:
+        """The content at a path, open for reading.
+
+        Errors:
+            FileNotFoundError: there is none, or a folder.
+        """
+
+    def writer(path: str, create: bool) -> IContentWriter:
+        """The content at a path, open for appending; with ``create``, made empty where there is none.
+
+        What it writes is durable after its ``sync`` and a ``move``.
+
+        Errors:
+            FileNotFoundError: there is none, and ``create`` is false.
+            BlockingIOError: another writer has it open.
+        """
+
+    def stat(path: str) -> Stat:
+        """What is at a path.
+
+        Errors:
+            FileNotFoundError: nothing.
+        """
+
+    def list(path: str) -> list[str]:
+        """The names in a folder, in any order.
+
+        Errors:
+            FileNotFoundError: there is no such folder.
+        """
+
+    def make_folder(path: str) -> None:
+        """Make an empty folder stand at a path, where the storage has such a thing; it may stand already."""
+
+    def move(source: str, target: str) -> None:
+        """Let content stand at another path, in place of what stood there, in one step, durable on return.
+
+        Errors:
+            FileNotFoundError: nothing is at the source.
+        """
+
+    def delete(path: str) -> None:
+        """Remove the content or the whole folder at a path, durable on return.
+
+        Errors:
+            FileNotFoundError: nothing is there.
+        """
+
+    def prune(path: str, stop: str) -> None:
+        """Remove the folder at a path if it is empty, then its parents below ``stop`` while they are empty.
+
+        Folders that are gone already, or hold something, are no error.
+        """
+
+    def touch(path: str) -> None:
+        """Set the modification time of what is at a path to now, and thereby tell that it is there.
+
+        Errors:
+            FileNotFoundError: nothing is there.
+        """
+
+    def lock(exclusive: bool) -> None:
+        """Hold the storage as a whole until ``close``: shared by daemons, exclusive for an offline collector.
+
+        Errors:
+            BlockingIOError: who holds it excludes this.
+        """
+
+    def close() -> None:
+        """Release what the driver holds."""

@@ -1,0 +1,338 @@
+"""The registry whose content lies in a tree on a storage driver.
+
+Reads that take microseconds where the driver is immediate run at once; whatever writes, syncs, walks or hashes runs in
+threads. No method is a coroutine: the read path is what most requests take.
+"""
+
+from __future__ import annotations
+
+from bisect import bisect_right
+from collections import OrderedDict
+from collections.abc import Callable, Iterable, Sequence
+from itertools import islice
+from threading import Lock
+from typing import Any, TypeVar
+
+from twisted.internet.defer import Deferred, fail, succeed
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from registryd.delivery import blob_reader
+from registryd.errors import (
+    BlobUnknown,
+    ManifestBlobUnknown,
+    ManifestInvalid,
+    ManifestUnknown,
+    NameUnknown,
+    RegistryError,
+)
+from registryd.interfaces import (
+    IBlobReader,
+    IBlobWriter,
+    IRegistry,
+    IStorageDriver,
+    Page,
+    Referrer,
+    Stat,
+    UploadStatus,
+)
+from registryd.model import (
+    OCTET_STREAM,
+    Descriptor,
+    Document,
+    Manifest,
+    read_document,
+    told_media_type,
+)
+from registryd.parts import Parts
+from registryd.promises import Promises
+from registryd.reference import Digest, Reference, RepositoryName, Tag
+from registryd.storage import layout
+from registryd.storage.tree import Tree
+from registryd.uploads import InThread, Uploads, tell_full
+from registryd.validation import Rules
+
+_log = Logger()
+_T = TypeVar("_T")
+
+CACHED_MANIFESTS = 32 * 1024 * 1024
+"""Bytes of manifests that are kept in memory; they are immutable, and served only while their link stands."""
+
+
+SLOW_PUSH = 0.1
+"""A push that took longer than this part of the grace renews once more what it relies on."""
+
+
+class _ManifestCache:
+    """The manifests that were read last, up to a number of bytes; any thread may use it.
+
+    Kept are those that name their own type: what a digest names is then the same in every repository.
+    """
+
+    def __init__(self, limit: int) -> None:
+        self._limit = limit
+        self._size = 0
+        self._entries: OrderedDict[Digest, Manifest] = OrderedDict()
+        self._lock = Lock()
+
+    def get(self, digest: Digest) -> Manifest | None:
+        with self._lock:
+            manifest = self._entries.get(digest)
+            if manifest is not None:
+                self._entries.move_to_end(digest)
+            return manifest
+
+    def put(self, manifest: Manifest) -> None:
+        with self._lock:
+            if manifest.digest in self._entries:
+                return
+            self._entries[manifest.digest] = manifest
+            self._size += len(manifest.content)
+            while self._size > self._limit:
+                self._size -= len(self._entries.popitem(last=False)[1].content)
+
+
+@implementer(IRegistry)
+class LocalRegistry:
+    """A registry over a storage driver; see IRegistry for what its methods do."""
+
+    def __init__(
+        self, driver: IStorageDriver, rules: Rules, grace: float, in_thread: InThread, now: Callable[[], float]
+    ) -> None:
+        self._driver = driver
+        self._tree = Tree(driver)
+        self._rules = rules
+        self._grace = grace
+        self._in_thread = in_thread
+        self._now = now
+        self._promises = Promises.for_grace(driver, now, grace)
+        self._manifests = _ManifestCache(CACHED_MANIFESTS)
+        self.uploads = Uploads(self._tree, in_thread, now)
+
+    def _read(self, call: Callable[..., _T], *arguments: Any) -> Deferred[_T]:
+        """Run a read of bounded length: at once where the driver answers from local files."""
+        if not self._driver.immediate:
+            return self._in_thread(call, *arguments)
+        try:
+            return succeed(call(*arguments))
+        except (RegistryError, OSError):
+            return fail()
+
+    def open_blob(self, name: RepositoryName, digest: Digest) -> Deferred[IBlobReader]:
+        return self._read(self._open_blob, name, digest)
+
+    def resolve_blob(self, name: RepositoryName, digest: Digest) -> Deferred[Descriptor]:
+        return self._read(self._resolve_blob, name, digest)
+
+    def get_manifest(self, name: RepositoryName, reference: Reference) -> Deferred[Manifest]:
+        return self._read(self._get_manifest, name, reference)
+
+    def resolve_manifest(self, name: RepositoryName, reference: Reference) -> Deferred[Descriptor]:
+        return self._read(self._resolve_manifest, name, reference)
+
+    def start_upload(self, name: RepositoryName, algorithm: str) -> Deferred[IBlobWriter]:
+        return self.uploads.start(name, algorithm)
+
+    def resume_upload(self, name: RepositoryName, id: str) -> Deferred[IBlobWriter]:
+        return self.uploads.resume(name, id)
+
+    def upload_status(self, name: RepositoryName, id: str) -> Deferred[UploadStatus]:
+        return self._read(self.uploads.status, name, id)
+
+    def mount_blob(self, name: RepositoryName, digest: Digest, source: RepositoryName | None) -> Deferred[Descriptor]:
+        return self._in_thread(self._mount_blob, name, digest, source).addErrback(tell_full)
+
+    def put_manifest(self, name: RepositoryName, manifest: Manifest, tags: Sequence[Tag]) -> Deferred[Digest | None]:
+        return self._in_thread(self._put_manifest, name, manifest, tags).addErrback(tell_full)
+
+    def delete_blob(self, name: RepositoryName, digest: Digest) -> Deferred[None]:
+        return self._in_thread(self._delete_blob, name, digest)
+
+    def delete_manifest(self, name: RepositoryName, digest: Digest) -> Deferred[None]:
+        return self._in_thread(self._delete_manifest, name, digest)
+
+    def delete_tag(self, name: RepositoryName, tag: Tag) -> Deferred[None]:
+        return self._in_thread(self._delete_tag, name, tag)
+
+    def repositories(self, count: int | None, after: str) -> Deferred[Page]:
+        return self._in_thread(lambda: _page(self._tree.repositories(after), count))
+
+    def tags(self, name: RepositoryName, count: int | None, after: str) -> Deferred[Page]:
+        return self._in_thread(self._tags, name, count, after)
+
+    def referrers(self, name: RepositoryName, subject: Digest) -> Deferred[Sequence[Referrer]]:
+        return self._in_thread(self._referrers, name, subject)
+
+    def _unknown(self, name: RepositoryName, error: RegistryError) -> RegistryError:
+        return error if self._tree.has_repository(name) else NameUnknown(detail={"name": name})
+
+    def _stored_blob(self, name: RepositoryName, digest: Digest) -> str:
+        """The path of a blob that a repository holds; its link is renewed."""
+        stored = self._tree.layer(name, digest)
+        if stored is None:
+            raise self._unknown(name, BlobUnknown(detail={"digest": str(digest)}))
+        self._promises.keep(layout.layer_link(name, digest))
+        return layout.blob_data(stored)
+
+    def _kept(self, path: str, error: RegistryError) -> Stat:
+        """What a link promises, renewed.
+
+        It is looked for twice: a collector that puts back what was used meanwhile takes it away for an instant.
+        """
+        stat = self._promises.keep(path) or self._promises.keep(path)
+        if stat is None:
+            _log.error("{path}: missing behind a link", path=path)
+            raise error
+        return stat
+
+    def _resolve_blob(self, name: RepositoryName, digest: Digest) -> Descriptor:
+        stat = self._kept(self._stored_blob(name, digest), BlobUnknown(detail={"digest": str(digest)}))
+        return Descriptor(OCTET_STREAM, digest, stat.size)
+
+    def _open_blob(self, name: RepositoryName, digest: Digest) -> IBlobReader:
+        path = self._stored_blob(name, digest)
+        error = BlobUnknown(detail={"digest": str(digest)})
+        self._kept(path, error)
+        try:
+            content = self._driver.reader(path)
+        except FileNotFoundError:
+            raise error from None
+        return blob_reader(Descriptor(OCTET_STREAM, digest, content.size), content, self._in_thread)
+
+    def _resolve_manifest(self, name: RepositoryName, reference: Reference) -> Descriptor:
+        return self._get_manifest(name, reference).descriptor
+
+    def _get_manifest(self, name: RepositoryName, reference: Reference) -> Manifest:
+        if isinstance(reference, Digest):
+            digest: Digest | None = reference
+        else:
+            digest = self._tree.tag(name, reference)
+            self._promises.keep(layout.tag_link(name, reference))
+        unknown = ManifestUnknown(detail={"reference": str(reference)})
+        if digest is None or self._promises.keep(layout.revision_link(name, digest)) is None:
+            raise self._unknown(name, unknown)
+        self._kept(layout.blob_data(digest), unknown)
+        return self._load(name, digest)
+
+    def _load(self, name: RepositoryName, digest: Digest) -> Manifest:
+        """A manifest that a repository holds, from memory or from the tree.
+
+        Errors:
+            ManifestUnknown: its bytes are missing or damaged.
+        """
+        cached = self._manifests.get(digest)
+        if cached is not None:
+            return cached
+        path = layout.blob_data(digest)
+        try:
+            content = self._driver.get_content(path)
+        except FileNotFoundError:
+            raise ManifestUnknown(detail={"reference": str(digest)}) from None
+        if Digest.of(content, digest.algorithm) != digest:
+            _log.error("{path}: damaged, its digest is another", path=path)
+            raise ManifestUnknown(detail={"reference": str(digest)})
+        told, named = told_media_type(content)
+        if not named:
+            return Manifest(self._tree.media_type(name, digest) or told, digest, content)
+        manifest = Manifest(told, digest, content)
+        self._manifests.put(manifest)
+        return manifest
+
+    def _mount_blob(self, name: RepositoryName, digest: Digest, source: RepositoryName | None) -> Descriptor:
+        stored = digest if source is None else self._tree.layer(source, digest)
+        if stored is None or not self._promises.renew(layout.blob_data(stored)):
+            raise BlobUnknown(detail={"digest": str(digest)})
+        self._tree.write_link(layout.layer_link(name, digest), stored)
+        return Descriptor(OCTET_STREAM, digest, self._driver.stat(layout.blob_data(stored)).size)
+
+    def _put_manifest(self, name: RepositoryName, manifest: Manifest, tags: Sequence[Tag]) -> Digest | None:
+        document = read_document(manifest)
+        self._rules.check(document)
+        began = self._now()
+        self._renew_parts(name, manifest.digest, document)
+        self._driver.put_content(layout.blob_data(manifest.digest), manifest.content)
+        subject = document.subject.digest if document.subject else None
+        if subject is not None:
+            self._tree.write_link(layout.referrer_link(name, subject, manifest.digest), manifest.digest)
+        told = told_media_type(manifest.content)[0] == manifest.media_type
+        self._tree.put_revision(name, manifest.digest, None if told else manifest.media_type)
+        for tag in tags:
+            self._tree.put_tag(name, tag, manifest.digest)
+        if self._now() - began > self._grace * SLOW_PUSH:
+            self._renew_parts(name, manifest.digest, document)
+        return subject
+
+    def _renew_parts(self, name: RepositoryName, digest: Digest, document: Document) -> None:
+        parts = Parts(self._tree, self._promises, self._rules, lambda child: self._load(name, child), name)
+        missing = parts.renew(digest, document)
+        if missing:
+            raise ManifestBlobUnknown([str(part) for part in missing])
+
+    def _delete_blob(self, name: RepositoryName, digest: Digest) -> None:
+        try:
+            self._tree.delete_link(layout.layer_link(name, digest), layout.layers(name))
+        except FileNotFoundError:
+            raise self._unknown(name, BlobUnknown(detail={"digest": str(digest)})) from None
+
+    def _delete_manifest(self, name: RepositoryName, digest: Digest) -> None:
+        if not self._tree.exists(layout.revision_link(name, digest)):
+            raise self._unknown(name, ManifestUnknown(detail={"reference": str(digest)}))
+        subject = self._subject_of(name, digest)
+        for tag in map(Tag, self._tree.names(layout.tags(name))):
+            if self._tree.tag(name, tag) == digest:
+                self._tree.delete_tag(name, tag)
+        self._tree.delete_revision(name, digest)
+        if subject is not None:
+            self._tree.delete_referrer(name, subject, digest)
+
+    def _delete_tag(self, name: RepositoryName, tag: Tag) -> None:
+        try:
+            self._tree.delete_tag(name, tag)
+        except FileNotFoundError:
+            raise self._unknown(name, ManifestUnknown(detail={"reference": tag})) from None
+
+    def _tags(self, name: RepositoryName, count: int | None, after: str) -> Page:
+        names = self._tree.names(layout.tags(name))
+        if not names and not self._tree.has_repository(name):
+            raise NameUnknown(detail={"name": name})
+        following = map(Tag, names[bisect_right(names, after) :])
+        return _page((tag for tag in following if self._tree.exists(layout.tag_link(name, tag))), count)
+
+    def _referrers(self, name: RepositoryName, subject: Digest) -> Sequence[Referrer]:
+        digests = {*self._tree.referrers(name, subject), *self._listed_referrers(name, subject)}
+        referrers = (self._referrer(name, digest, subject) for digest in sorted(digests))
+        return [referrer for referrer in referrers if referrer is not None]
+
+    def _listed_referrers(self, name: RepositoryName, subject: Digest) -> Iterable[Digest]:
+        """The referrers that clients of a registry without referrers API have listed under a tag."""
+        digest = self._tree.tag(name, subject.referrers_tag)
+        document = self._document(name, digest) if digest else None
+        return [part.descriptor.digest for part in document.manifests] if document else []
+
+    def _referrer(self, name: RepositoryName, digest: Digest, subject: Digest) -> Referrer | None:
+        if not self._tree.exists(layout.revision_link(name, digest)):
+            return None
+        document = self._document(name, digest)
+        if document is None or document.subject is None or document.subject.digest != subject:
+            return None
+        descriptor = self._load(name, digest).descriptor
+        return Referrer(descriptor, document.artifact_type, document.annotations)
+
+    def _subject_of(self, name: RepositoryName, digest: Digest) -> Digest | None:
+        document = self._document(name, digest)
+        return document.subject.digest if document and document.subject else None
+
+    def _document(self, name: RepositoryName, digest: Digest) -> Document | None:
+        """What a manifest of the repository says, or None where it cannot be read."""
+        try:
+            return read_document(self._load(name, digest))
+        except (ManifestUnknown, ManifestInvalid):
+            return None
+
+
+def _page(names: Iterable[str], count: int | None) -> Page:
+    """The first names of an ordered list."""
+    if count is None:
+        return Page(tuple(names), False)
+    first = tuple(islice(names, count + 1))
+    return Page(first[:count], len(first) > count)

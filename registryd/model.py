@@ -1,0 +1,262 @@
+"""Descriptors and manifests as values: media types, and what a manifest says of other content.
+
+Source: OCI image specification, "Manifest", "Index", "Descriptor"; Docker's image manifest version 2, schema 1 and 2.
+"""
+
+from __future__ import annotations
+
+import json
+import re
+from collections.abc import Iterator, Mapping, Sequence
+from typing import Any, Final
+
+import attrs
+
+from registryd.errors import DigestInvalid, ManifestInvalid
+from registryd.reference import Digest
+
+OCI_MANIFEST: Final = "application/vnd.oci.image.manifest.v1+json"
+OCI_INDEX: Final = "application/vnd.oci.image.index.v1+json"
+OCI_ARTIFACT: Final = "application/vnd.oci.artifact.manifest.v1+json"
+DOCKER_MANIFEST: Final = "application/vnd.docker.distribution.manifest.v2+json"
+DOCKER_LIST: Final = "application/vnd.docker.distribution.manifest.list.v2+json"
+DOCKER_SCHEMA1: Final = "application/vnd.docker.distribution.manifest.v1+json"
+DOCKER_SCHEMA1_SIGNED: Final = "application/vnd.docker.distribution.manifest.v1+prettyjws"
+OCTET_STREAM: Final = "application/octet-stream"
+
+IMAGES: Final = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
+INDEXES: Final = frozenset({OCI_INDEX, DOCKER_LIST})
+SCHEMA1: Final = frozenset({DOCKER_SCHEMA1, DOCKER_SCHEMA1_SIGNED})
+
+_DIGEST_TEXT = re.compile(r"\b(?:sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128})\b", re.ASCII)
+
+
+@attrs.frozen
+class Descriptor:
+    """What content is: its type, identity and size in bytes."""
+
+    media_type: str
+    digest: Digest
+    size: int
+
+
+@attrs.frozen
+class Part:
+    """What a manifest references: the descriptor, where else it may lie, and for which platform it is."""
+
+    descriptor: Descriptor
+    urls: Sequence[str] = ()
+    platform: Mapping[str, str] = attrs.field(factory=dict)
+
+
+@attrs.frozen
+class Manifest:
+    """A manifest's bytes as they were pushed, with the type and digest that they are known by."""
+
+    media_type: str
+    digest: Digest
+    content: bytes = attrs.field(repr=False)
+
+    @property
+    def descriptor(self) -> Descriptor:
+        return Descriptor(self.media_type, self.digest, len(self.content))
+
+
+@attrs.frozen
+class Document:
+    """What a manifest's JSON says of other content.
+
+    ``blobs`` are an image's config and layers, ``manifests`` an index's children. A manifest of a type that is not
+    known here has neither: ``mentioned`` then holds every digest that stands in it.
+    """
+
+    media_type: str
+    artifact_type: str | None = None
+    annotations: Mapping[str, Any] = attrs.field(factory=dict)
+    subject: Descriptor | None = None
+    blobs: Sequence[Part] = ()
+    manifests: Sequence[Part] = ()
+    mentioned: Sequence[Digest] = ()
+
+
+def told_media_type(content: bytes) -> tuple[str, bool]:
+    """The type that a manifest's own bytes tell, and whether they name it.
+
+    A manifest without ``mediaType`` is schema 1 if it says so, an index if it has ``manifests``, else an image.
+    Source: Distribution, registry/storage/manifeststore.go, Get.
+    """
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError):
+        return OCTET_STREAM, False
+    if not isinstance(document, dict):
+        return OCTET_STREAM, False
+    named = document.get("mediaType")
+    if isinstance(named, str) and named:
+        return named, True
+    if document.get("schemaVersion") == 1:
+        return (DOCKER_SCHEMA1_SIGNED if "signatures" in document else DOCKER_SCHEMA1), False
+    return (OCI_INDEX if "manifests" in document else OCI_MANIFEST), False
+
+
+def read_document(manifest: Manifest) -> Document:
+    """What a manifest says of other content, judged by its type.
+
+    Errors:
+        ManifestInvalid: the bytes are not the JSON that the type asks for.
+    """
+    document = _object(manifest.content)
+    told = document.get("mediaType")
+    if told and told != manifest.media_type:
+        raise ManifestInvalid(f"mediaType {told!r} differs from the content type {manifest.media_type!r}")
+    reader = _READERS.get(manifest.media_type, _read_unknown)
+    try:
+        return reader(manifest.media_type, document)
+    except DigestInvalid as error:
+        raise ManifestInvalid(f"a descriptor's digest is invalid or unsupported: {error.detail}") from error
+
+
+def _object(content: bytes) -> dict[str, Any]:
+    try:
+        document = json.loads(content)
+    except (ValueError, RecursionError) as error:
+        raise ManifestInvalid(f"manifest is not JSON: {error}") from error
+    if not isinstance(document, dict):
+        raise ManifestInvalid("manifest is not a JSON object")
+    return document
+
+
+def _read_image(media_type: str, document: Mapping[str, Any]) -> Document:
+    _expect_schema_2(document)
+    _refuse(document, "manifests", "an image")
+    config = _descriptor(document, "config")
+    if config is None:
+        raise ManifestInvalid("an image has no config")
+    return Document(
+        media_type,
+        artifact_type=_text(document, "artifactType") or config.media_type,
+        annotations=_mapping(document, "annotations"),
+        subject=_descriptor(document, "subject"),
+        blobs=(Part(config), *_parts(document, "layers")),
+    )
+
+
+def _read_index(media_type: str, document: Mapping[str, Any]) -> Document:
+    _expect_schema_2(document)
+    _refuse(document, "config", "an index")
+    _refuse(document, "layers", "an index")
+    return Document(
+        media_type,
+        artifact_type=_text(document, "artifactType"),
+        annotations=_mapping(document, "annotations"),
+        subject=_descriptor(document, "subject"),
+        manifests=tuple(_parts(document, "manifests")),
+    )
+
+
+def _read_artifact(media_type: str, document: Mapping[str, Any]) -> Document:
+    return Document(
+        media_type,
+        artifact_type=_text(document, "artifactType"),
+        annotations=_mapping(document, "annotations"),
+        subject=_descriptor(document, "subject"),
+        blobs=tuple(_parts(document, "blobs")),
+    )
+
+
+def _read_schema1(media_type: str, document: Mapping[str, Any]) -> Document:
+    layers = [_text(layer, "blobSum") or "" for layer in _objects(document, "fsLayers")]
+    return Document(media_type, mentioned=tuple(Digest.parse(layer) for layer in layers))
+
+
+def _read_unknown(media_type: str, document: Mapping[str, Any]) -> Document:
+    return Document(
+        media_type,
+        artifact_type=_text(document, "artifactType"),
+        annotations=_mapping(document, "annotations"),
+        subject=_descriptor(document, "subject"),
+        mentioned=tuple(dict.fromkeys(_mentioned(document))),
+    )
+
+
+_READERS: Final = {
+    OCI_MANIFEST: _read_image,
+    DOCKER_MANIFEST: _read_image,
+    OCI_INDEX: _read_index,
+    DOCKER_LIST: _read_index,
+    OCI_ARTIFACT: _read_artifact,
+    DOCKER_SCHEMA1: _read_schema1,
+    DOCKER_SCHEMA1_SIGNED: _read_schema1,
+}
+
+
+def _expect_schema_2(document: Mapping[str, Any]) -> None:
+    if document.get("schemaVersion") != 2:
+        raise ManifestInvalid(f"schemaVersion is {document.get('schemaVersion')!r}, not 2")
+
+
+def _refuse(document: Mapping[str, Any], key: str, what: str) -> None:
+    # One document that reads as an image and as an index means different things to different clients (CVE-2021-41190).
+    if key in document:
+        raise ManifestInvalid(f"{what} must not have {key!r}")
+
+
+def _text(document: Mapping[str, Any], key: str) -> str | None:
+    value = document.get(key)
+    if value is not None and not isinstance(value, str):
+        raise ManifestInvalid(f"{key} is not a string")
+    return value or None
+
+
+def _mapping(document: Mapping[str, Any], key: str) -> Mapping[str, Any]:
+    value = document.get(key)
+    if value is None:
+        return {}
+    if not isinstance(value, dict):
+        raise ManifestInvalid(f"{key} is not an object")
+    return value
+
+
+def _objects(document: Mapping[str, Any], key: str) -> Sequence[dict[str, Any]]:
+    value = document.get(key)
+    if value is None:
+        return ()
+    if not isinstance(value, list) or not all(isinstance(entry, dict) for entry in value):
+        raise ManifestInvalid(f"{key} is not a list of objects")
+    return value
+
+
+def _descriptor(document: Mapping[str, Any], key: str) -> Descriptor | None:
+    value = document.get(key)
+    if value is None:
+        return None
+    if not isinstance(value, dict):
+        raise ManifestInvalid(f"{key} is not a descriptor")
+    return _read_descriptor(value)
+
+
+def _read_descriptor(value: Mapping[str, Any]) -> Descriptor:
+    size = value.get("size")
+    if not isinstance(size, int) or isinstance(size, bool) or size < 0:
+        raise ManifestInvalid("a descriptor has no valid size")
+    return Descriptor(_text(value, "mediaType") or "", Digest.parse(_text(value, "digest") or ""), size)
+
+
+def _parts(document: Mapping[str, Any], key: str) -> Iterator[Part]:
+    for value in _objects(document, key):
+        urls = value.get("urls") or ()
+        if not isinstance(urls, list | tuple) or not all(isinstance(url, str) for url in urls):
+            raise ManifestInvalid("urls is not a list of strings")
+        yield Part(_read_descriptor(value), tuple(urls), _mapping(value, "platform"))
+
+
+def _mentioned(value: object) -> Iterator[Digest]:
+    pending = [value]
+    while pending:
+        current = pending.pop()
+        if isinstance(current, dict):
+            pending.extend(current.values())
+        elif isinstance(current, list):
+            pending.extend(current)
+        elif isinstance(current, str):
+            yield from map(Digest.parse, _DIGEST_TEXT.findall(current))

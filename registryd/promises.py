@@ -1,0 +1,81 @@
+"""Touches: how the daemon tells a collector that content was promised to a client.
+
+Whenever a client is told that something is there, or a manifest relies on it, its modification time is renewed; the
+collector removes nothing that is younger than its grace. The touch of a path is the check that it exists as well.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import attrs
+from twisted.logger import Logger
+
+from registryd.interfaces import IStorageDriver, Stat
+from registryd.reference import Digest, RepositoryName
+from registryd.storage import layout
+from registryd.storage.tree import Tree
+
+_log = Logger()
+
+LONGEST_INTERVAL = 3600.0
+"""Seconds after which a read renews what it reads, at the latest: last use is known to the hour."""
+
+GRACE_PART = 24
+"""The interval is this part of the collector's grace, so that a throttled renewal costs little of it."""
+
+
+@attrs.define
+class Promises:
+    """Renews what a client relies on. ``interval`` are the seconds within which a read does not renew again."""
+
+    driver: IStorageDriver
+    now: Callable[[], float]
+    interval: float
+    _told: bool = attrs.field(default=False, init=False)
+
+    @classmethod
+    def for_grace(cls, driver: IStorageDriver, now: Callable[[], float], grace: float) -> Promises:
+        """Promises that a collector with a grace, in seconds, can rely on."""
+        return cls(driver, now, min(LONGEST_INTERVAL, grace / GRACE_PART))
+
+    def keep(self, path: str) -> Stat | None:
+        """What is at a path, renewed if that has not been done lately; None if nothing is there."""
+        try:
+            stat = self.driver.stat(path)
+            if self.now() - stat.modified > self.interval:
+                self._touch(path)
+        except FileNotFoundError:
+            return None
+        return stat
+
+    def renew(self, path: str) -> bool:
+        """Renew what is at a path, and tell whether anything is."""
+        try:
+            self._touch(path)
+        except FileNotFoundError:
+            return False
+        return True
+
+    def renew_blob(self, tree: Tree, name: RepositoryName, digest: Digest) -> bool:
+        """Renew a blob of a repository, its link and its bytes, and tell whether both are there."""
+        stored = tree.layer(name, digest)
+        return (
+            stored is not None and self.renew(layout.layer_link(name, digest)) and self.renew(layout.blob_data(stored))
+        )
+
+    def renew_revision(self, name: RepositoryName, digest: Digest) -> bool:
+        """Renew a manifest of a repository, its link and its bytes, and tell whether both are there."""
+        return self.renew(layout.revision_link(name, digest)) and self.renew(layout.blob_data(digest))
+
+    def _touch(self, path: str) -> None:
+        try:
+            self.driver.touch(path)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
+            # A store that cannot be written can still be read, and no collector can run on it.
+            self.driver.stat(path)
+            if not self._told:
+                self._told = True
+                _log.warn("{path}: cannot be renewed, no collector may run here: {error}", path=path, error=error)

@@ -1,0 +1,1 @@
+"""Where a registry's tree lies, and how."""

@@ -1,0 +1,102 @@
+"""Where everything lies in the storage: pure functions from names to paths.
+
+::
+
+    /docker/registry/v2/
+        blobs/<alg>/<hh>/<hex>/data                                     bytes of layers, configs and manifests
+        repositories/<name>/
+            _layers/<alg>/<hex>/link                                    the digest of a blob that the repository holds
+            _manifests/
+                revisions/<alg>/<hex>/link                              a manifest that the repository holds
+                revisions/<alg>/<hex>/mediatype                     *   only where the manifest does not tell its type
+                tags/<tag>/current/link                                 what a tag names
+                tags/<tag>/index/<alg>/<hex>/link                       what a tag has named
+                referrers/<alg>/<subject>/<alg>/<hex>/link          *   a manifest whose subject is that one
+            _uploads/<id>/data, startedat                               an upload session
+
+``<hh>`` are the first two digits of ``<hex>``; a link holds a digest as text, without a newline. All but the lines
+marked * is CNCF Distribution's, which does not see the rest.
+
+Source: Distribution, registry/storage/paths.go.
+"""
+
+from __future__ import annotations
+
+from typing import Final
+
+from registryd.reference import Digest, RepositoryName, Tag
+
+ROOT: Final = "/docker/registry/v2"
+REPOSITORIES: Final = f"{ROOT}/repositories"
+
+
+def blob_data(digest: Digest) -> str:
+    return f"{ROOT}/blobs/{digest.algorithm}/{digest.hex[:2]}/{digest.hex}/data"
+
+
+def repository(name: RepositoryName) -> str:
+    return f"{REPOSITORIES}/{name}"
+
+
+def layers(name: RepositoryName) -> str:
+    return f"{REPOSITORIES}/{name}/_layers"
+
+
+def layer_link(name: RepositoryName, digest: Digest) -> str:
+    return f"{REPOSITORIES}/{name}/_layers/{digest.algorithm}/{digest.hex}/link"
+
+
+def manifests(name: RepositoryName) -> str:
+    return f"{REPOSITORIES}/{name}/_manifests"
+
+
+def revision_link(name: RepositoryName, digest: Digest) -> str:
+    return f"{REPOSITORIES}/{name}/_manifests/revisions/{digest.algorithm}/{digest.hex}/link"
+
+
+def revision_media_type(name: RepositoryName, digest: Digest) -> str:
+    return f"{REPOSITORIES}/{name}/_manifests/revisions/{digest.algorithm}/{digest.hex}/mediatype"
+
+
+def tags(name: RepositoryName) -> str:
+    return f"{REPOSITORIES}/{name}/_manifests/tags"
+
+
+def tag(name: RepositoryName, tag: Tag) -> str:
+    return f"{REPOSITORIES}/{name}/_manifests/tags/{tag}"
+
+
+def tag_link(name: RepositoryName, tag: Tag) -> str:
+    return f"{REPOSITORIES}/{name}/_manifests/tags/{tag}/current/link"
+
+
+def tag_history(name: RepositoryName, tag: Tag) -> str:
+    return f"{REPOSITORIES}/{name}/_manifests/tags/{tag}/index"
+
+
+def tag_history_link(name: RepositoryName, tag: Tag, digest: Digest) -> str:
+    return f"{REPOSITORIES}/{name}/_manifests/tags/{tag}/index/{digest.algorithm}/{digest.hex}/link"
+
+
+def referrers(name: RepositoryName, subject: Digest) -> str:
+    return f"{REPOSITORIES}/{name}/_manifests/referrers/{subject.algorithm}/{subject.hex}"
+
+
+def referrer_link(name: RepositoryName, subject: Digest, referrer: Digest) -> str:
+    return f"{referrers(name, subject)}/{referrer.algorithm}/{referrer.hex}/link"
+
+
+def uploads(name: RepositoryName) -> str:
+    return f"{REPOSITORIES}/{name}/_uploads"
+
+
+def upload(name: RepositoryName, id: str) -> str:
+    return f"{REPOSITORIES}/{name}/_uploads/{id}"
+
+
+def upload_data(name: RepositoryName, id: str) -> str:
+    return f"{REPOSITORIES}/{name}/_uploads/{id}/data"
+
+
+def upload_started(name: RepositoryName, id: str) -> str:
+    return f"{REPOSITORIES}/{name}/_uploads/{id}/startedat"

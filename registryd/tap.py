@@ -1,0 +1,124 @@
+"""What ``twistd registryd`` runs: its options, and the services that they come to."""
+
+from __future__ import annotations
+
+import os
+import signal
+import sys
+from collections.abc import Sequence
+from types import FrameType
+from typing import Any, NoReturn
+
+from twisted.application.service import IService, MultiService
+from twisted.internet.error import ReactorNotRunning
+from twisted.logger import ILogObserver
+from twisted.python import usage
+from twisted.python.components import Componentized
+
+from registryd.config import Config, ConfigError, load
+from registryd.daemon import RegistryService, StartError
+from registryd.logs import log_observer
+
+
+class Options(usage.Options):
+    """The options of ``twistd registryd``."""
+
+    synopsis = "[--config FILE]..."
+    longdesc = "A container registry. Each --config is a registry of its own, with its port and its store."
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.configs: list[str] = []
+
+    def opt_config(self, path: str) -> None:
+        """A configuration file; none: the built-in one, or what REGISTRY_CONFIGURATION_PATH names."""
+        self.configs.append(path)
+
+    opt_c = opt_config
+
+
+def load_all(paths: Sequence[str]) -> Sequence[Config]:
+    """The configurations of some files, or the one that is found without a file.
+
+    Errors:
+        StartError: one cannot be read.
+    """
+    try:
+        return [load(path, os.environ) for path in paths or (None,)]
+    except ConfigError as error:
+        raise StartError(str(error)) from error
+
+
+class Registries(MultiService):
+    """The registries of one process. They start all or not at all."""
+
+    def __init__(self, configs: Sequence[Config], reactor: Any) -> None:
+        super().__init__()
+        self._reactor = reactor
+        self.observer = log_observer(configs[0].log, _own(sys.stderr.fileno()))
+        access_log = _own(sys.stdout.fileno())
+        for config in configs:
+            RegistryService(config, reactor, access_log).setServiceParent(self)
+
+    def startService(self) -> None:
+        super().startService()
+        self._reactor.callWhenRunning(self._stop_quietly)
+
+    def _stop_quietly(self) -> None:
+        """Let SIGTERM end the process with success, once all is drained, instead of by the signal."""
+
+        def stop(number: int, frame: FrameType | None) -> None:
+            self._reactor.callFromThread(self._stop_reactor)
+
+        signal.signal(signal.SIGTERM, stop)
+
+    def _stop_reactor(self) -> None:
+        try:
+            self._reactor.stop()
+        except ReactorNotRunning:
+            pass  # It is stopping already.
+
+
+class _UnderTwistd(Registries):
+    """The registries as twistd starts them: its log is ours unless its command line says otherwise."""
+
+    def __init__(self, configs: Sequence[Config], reactor: Any, twistd: Any) -> None:
+        super().__init__(configs, reactor)
+        self._keeps_log = any(twistd.get(option) for option in ("logfile", "logger", "syslog"))
+
+    def setServiceParent(self, parent: Any) -> None:
+        super().setServiceParent(parent)
+        if isinstance(parent, Componentized) and not self._keeps_log:
+            parent.setComponent(ILogObserver, self.observer)
+
+    def privilegedStartService(self) -> None:
+        try:
+            super().privilegedStartService()
+        except StartError as error:
+            _give_up(error)
+
+    def startService(self) -> None:
+        try:
+            super().startService()
+        except StartError as error:
+            _give_up(error)
+
+
+def makeService(options: Options) -> IService:
+    """The services of a twistd command line."""
+    from twisted.internet import reactor
+
+    try:
+        return _UnderTwistd(load_all(options.configs), reactor, options.parent or {})
+    except StartError as error:
+        _give_up(error)
+
+
+def _give_up(error: StartError) -> NoReturn:
+    """End the process with one line instead of a traceback."""
+    raise SystemExit(f"registryd: {error}")
+
+
+def _own(descriptor: int) -> Any:
+    """A line-buffered text stream over a standard descriptor, which twistd's own redirection leaves alone."""
+    return open(os.dup(descriptor), "w", buffering=1, encoding="utf-8", errors="backslashreplace")

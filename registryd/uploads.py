@@ -1,0 +1,291 @@
+"""Upload sessions: bytes go to the session's content and its digest as they come, and become a blob at the end.
+
+A session is its folder in the tree. The state of its hash is kept in memory between requests, and used again only when
+the content has the size that it had then; where there is none, after a restart or in another process, the content is
+hashed again.
+"""
+
+from __future__ import annotations
+
+import errno
+import re
+from collections import OrderedDict
+from collections.abc import Callable, Sequence
+from datetime import datetime, timezone
+from functools import partial
+from typing import Any, Protocol, TypeVar
+from uuid import uuid4
+
+import attrs
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IProducer, IPushProducer
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from registryd.errors import DigestInvalid, RangeInvalid, StorageFull, UploadUnknown
+from registryd.interfaces import IBlobWriter, IContentWriter, UploadStatus
+from registryd.model import OCTET_STREAM, Descriptor
+from registryd.reference import Digest, Hash, RepositoryName, new_hash
+from registryd.storage import layout
+from registryd.storage.tree import Tree
+
+_T = TypeVar("_T")
+
+BATCH = 512 * 1024
+"""Bytes that are handed to a thread at once. A session holds at most twice as many, and what one read brings."""
+
+_HASHED_SESSIONS = 4096
+_READ = 1024 * 1024
+_ID = re.compile(r"[a-zA-Z0-9_.=-]{1,128}", re.ASCII)
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+class InThread(Protocol):
+    """Runs a blocking call off the reactor's thread."""
+
+    def __call__(self, call: Callable[..., _T], /, *args: Any) -> Deferred[_T]: ...
+
+
+def tell_full(failure: Failure) -> Failure:
+    """An errback that turns the storage's lack of room into what clients are told."""
+    error = failure.value
+    if isinstance(error, OSError) and error.errno in _NO_ROOM:
+        return Failure(StorageFull())
+    return failure
+
+
+@attrs.define
+class _Hashed:
+    """A hash, its algorithm, and how many bytes it has seen."""
+
+    algorithm: str
+    state: Hash
+    size: int = 0
+
+    def update(self, buffers: Sequence[bytes]) -> None:
+        for buffer in buffers:
+            self.state.update(buffer)
+            self.size += len(buffer)
+
+    @classmethod
+    def of(cls, content: IContentWriter, algorithm: str) -> _Hashed:
+        """The hash of content that is stored already."""
+        hashed = cls(algorithm, new_hash(algorithm))
+        while hashed.size < content.size:
+            hashed.update([content.read(hashed.size, min(content.size, hashed.size + _READ))])
+        return hashed
+
+
+class Uploads:
+    """The upload sessions of a tree."""
+
+    def __init__(self, tree: Tree, in_thread: InThread, now: Callable[[], float]) -> None:
+        self._tree = tree
+        self._in_thread = in_thread
+        self._now = now
+        self._hashed: OrderedDict[str, _Hashed] = OrderedDict()
+
+    def start(self, name: RepositoryName, algorithm: str) -> Deferred[IBlobWriter]:
+        """A new session; see IWriter.start_upload."""
+        return self._in_thread(self._start, name, algorithm).addErrback(tell_full)
+
+    def resume(self, name: RepositoryName, id: str) -> Deferred[IBlobWriter]:
+        """A session to go on with; see IWriter.resume_upload."""
+        return self._in_thread(self._resume, name, id)
+
+    def status(self, name: RepositoryName, id: str) -> UploadStatus:
+        """How far a session is; see IWriter.upload_status."""
+        self._check(name, id)
+        return UploadStatus(id, self._tree.driver.stat(layout.upload_data(name, id)).size)
+
+    def purge(self, age: float, dry_run: bool) -> int:
+        """End the sessions that were started longer than ``age`` seconds ago; the number of them."""
+        purged = 0
+        for name in self._tree.repositories(holding="_uploads"):
+            for id in self._tree.names(layout.uploads(name)):
+                if self._now() - self._last_used(name, id) > age:
+                    purged += 1
+                    if not dry_run:
+                        self._forget(name, id)
+        return purged
+
+    def _check(self, name: RepositoryName, id: str) -> None:
+        known = _ID.fullmatch(id) is not None and id.strip(".") and self._tree.exists(layout.upload_data(name, id))
+        if not known:
+            raise UploadUnknown()
+
+    def _start(self, name: RepositoryName, algorithm: str) -> IBlobWriter:
+        hashed = _Hashed(algorithm, new_hash(algorithm))
+        id = str(uuid4())
+        started = self._tree.driver.writer(layout.upload_started(name, id), True)
+        try:
+            started.write([datetime.fromtimestamp(self._now(), timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ").encode()])
+        finally:
+            started.close()
+        return BlobWriter(self, name, id, self._tree.driver.writer(layout.upload_data(name, id), True), hashed)
+
+    def _resume(self, name: RepositoryName, id: str) -> IBlobWriter:
+        self._check(name, id)
+        try:
+            content = self._tree.driver.writer(layout.upload_data(name, id), False)
+        except FileNotFoundError:
+            raise UploadUnknown() from None
+        except BlockingIOError:
+            raise RangeInvalid("another request is writing to this upload") from None
+        hashed = self._hashed.pop(id, None)
+        if hashed is None or hashed.size != content.size:
+            try:
+                hashed = _Hashed.of(content, hashed.algorithm if hashed else "sha256")
+            except BaseException:
+                content.close()
+                raise
+        return BlobWriter(self, name, id, content, hashed)
+
+    def _remember(self, id: str, hashed: _Hashed) -> None:
+        self._hashed[id] = hashed
+        while len(self._hashed) > _HASHED_SESSIONS:
+            self._hashed.popitem(last=False)
+
+    def _last_used(self, name: RepositoryName, id: str) -> float:
+        """When a session was started or last written to, in seconds since the epoch."""
+        times = []
+        try:
+            times.append(self._tree.driver.stat(layout.upload(name, id)).modified)
+            times.append(self._tree.driver.stat(layout.upload_data(name, id)).modified)
+        except FileNotFoundError:
+            pass
+        try:
+            started = self._tree.driver.get_content(layout.upload_started(name, id)).decode("ascii")
+            times.append(datetime.fromisoformat(started.replace("Z", "+00:00")).timestamp())
+        except (FileNotFoundError, ValueError):
+            pass
+        return max(times, default=self._now())
+
+    def _forget(self, name: RepositoryName, id: str) -> None:
+        try:
+            self._tree.driver.delete(layout.upload(name, id))
+        except FileNotFoundError:
+            pass
+
+    def _finish(self, writer: BlobWriter, digest: Digest) -> Descriptor:
+        """Make a session's content a blob of its repository; the last step needs no room, and the session stays till it."""
+        content = writer.content
+        hashed = writer.hashed
+        if hashed.algorithm != digest.algorithm:
+            hashed = _Hashed.of(content, digest.algorithm)
+        if hashed.state.hexdigest() != digest.hex:
+            self._forget(writer.name, writer.id)
+            raise DigestInvalid(detail={"digest": str(digest)})
+        content.sync()
+        self._tree.write_link(layout.layer_link(writer.name, digest), digest)
+        self._tree.driver.move(layout.upload_data(writer.name, writer.id), layout.blob_data(digest))
+        self._forget(writer.name, writer.id)
+        return Descriptor(OCTET_STREAM, digest, content.size)
+
+
+@implementer(IBlobWriter)
+class BlobWriter:
+    """One session while a request writes to it; a thread stores and hashes what comes, in batches."""
+
+    def __init__(
+        self, uploads: Uploads, name: RepositoryName, id: str, content: IContentWriter, hashed: _Hashed
+    ) -> None:
+        self._uploads = uploads
+        self.name = name
+        self.id = id
+        self.content = content
+        self.hashed = hashed
+        self.size = content.size
+        self._producer: IPushProducer | None = None
+        self._paused = False
+        self._pending: list[bytes] = []
+        self._pending_size = 0
+        self._storing: Deferred[None] | None = None
+        self._idle: Deferred[None] | None = None
+        self._failure: Failure | None = None
+
+    def registerProducer(self, producer: IProducer, streaming: bool) -> None:
+        self._producer = IPushProducer(producer)
+
+    def unregisterProducer(self) -> None:
+        self._producer = None
+
+    def write(self, data: bytes) -> None:
+        if self._failure is not None:
+            return
+        self._pending.append(data)
+        self._pending_size += len(data)
+        self.size += len(data)
+        if self._pending_size < BATCH:
+            return
+        if self._storing is None:
+            self._store_batch()
+        elif not self._paused and self._producer is not None:
+            self._paused = True
+            self._producer.pauseProducing()
+
+    def suspend(self) -> Deferred[int]:
+        return self._end(self._suspend)
+
+    def commit(self, digest: Digest) -> Deferred[Descriptor]:
+        return self._end(partial(self._uploads._finish, self, digest))
+
+    def revert(self, size: int) -> Deferred[None]:
+        return self._end(partial(self.content.truncate, size))
+
+    def cancel(self) -> Deferred[None]:
+        self._pending = []
+        return self._end(partial(self._uploads._forget, self.name, self.id))
+
+    def _suspend(self) -> int:
+        self._uploads._remember(self.id, self.hashed)
+        return self.content.size
+
+    def _store_batch(self) -> None:
+        batch, self._pending, self._pending_size = self._pending, [], 0
+        self._storing = self._uploads._in_thread(self._append, batch)
+        self._storing.addCallbacks(self._stored, self._failed)
+
+    def _append(self, buffers: Sequence[bytes]) -> None:
+        if buffers:
+            self.content.write(buffers)
+            self.hashed.update(buffers)
+
+    def _stored(self, _: None) -> None:
+        self._storing = None
+        if self._idle is not None:
+            self._idle.callback(None)
+            return
+        if self._pending_size >= BATCH:
+            self._store_batch()
+        if self._paused and self._producer is not None:
+            self._paused = False
+            self._producer.resumeProducing()
+
+    def _failed(self, failure: Failure) -> None:
+        self._storing = None
+        self._failure = failure
+        self._pending = []
+        if self._idle is not None:
+            self._idle.callback(None)
+        elif self._producer is not None:
+            self._producer.stopProducing()
+
+    def _end(self, last: Callable[[], _T]) -> Deferred[_T]:
+        if self._storing is not None:
+            self._idle = Deferred()
+            return self._idle.addCallback(lambda _: self._end(last))
+        return self._uploads._in_thread(self._store_last, last).addErrback(tell_full)
+
+    def _store_last(self, last: Callable[[], _T]) -> _T:
+        try:
+            if self._failure is not None:
+                self._failure.raiseException()
+            self._append(self._pending)
+            return last()
+        except OSError:
+            self._suspend()
+            raise
+        finally:
+            self._pending = []
+            self.content.close()

@@ -1,0 +1,53 @@
+"""Package metadata; the tools' settings are in pyproject.toml."""
+
+from pathlib import Path
+
+from setuptools import setup
+
+HERE = Path(__file__).parent
+VERSION = "0.1.0"
+
+setup(
+    name="registryd",
+    version=VERSION,
+    description="A container registry daemon on Twisted: private registry, pull-through mirror, collector",
+    long_description=(HERE / "README.md").read_text(encoding="utf-8"),
+    long_description_content_type="text/markdown",
+    license="MIT",
+    python_requires=">=3.10",
+    package_dir={"registryd": "registryd", "registryd_gc": "gc"},
+    packages=[
+        "registryd",
+        "registryd.http",
+        "registryd.storage",
+        "registryd_gc",
+        "twisted.plugins",
+    ],
+    package_data={"registryd": ["py.typed"]},
+    data_files=[("share/registryd/conf", sorted(str(p) for p in Path("conf").glob("*")))],
+    install_requires=[
+        "attrs>=23.2",
+        "click>=8.1",
+        "klein>=24.8,<26",
+        "pyopenssl>=24.0",
+        "pyyaml>=6.0,<7",
+        "service-identity>=24.1",
+        "treq>=24.9",
+        "twisted>=24.10",
+        "werkzeug>=3.0,<4",
+        "zope.interface>=6.0",
+    ],
+    extras_require={
+        "test": ["hypothesis>=6.100", "pytest>=8.0", "pytest-xdist>=3.5"],
+        "lint": [
+            "import-linter>=2.0",
+            "mypy>=1.13",
+            "mypy-zope>=1.0",
+            "ruff>=0.8",
+            "towncrier>=24.8",
+            "types-PyYAML",
+        ],
+    },
+    entry_points={"console_scripts": ["registryd = registryd.cli:main"]},
+    zip_safe=False,
+)

@@ -1,0 +1,1 @@
+"""The daemon as a process: started, stopped, killed, out of room, under load."""
