@@ -12,7 +12,7 @@ from twisted.python.threadpool import ThreadPool
 from twisted.web.resource import IResource
 
 from registryd.access import ClosedAccess, OpenAccess
-from registryd.config import Config, ConfigError
+from registryd.config import Config
 from registryd.filters import ReadOnly, Undeletable
 from registryd.http.answers import Urls
 from registryd.http.front import Front, Limits
@@ -22,6 +22,10 @@ from registryd.storage.filesystem import FilesystemDriver
 from registryd.storage.memory import MemoryDriver
 from registryd.uploads import InThread, Uploads
 from registryd.validation import Rules
+
+
+class UnknownDriverError(Exception):
+    """A configuration asks for a storage driver that does not exist here; one line that says so."""
 
 
 @attrs.frozen
@@ -37,7 +41,7 @@ def assemble(config: Config, reactor: IReactorFromThreads, threads: ThreadPool) 
     """Build what a configuration asks for, without touching the storage.
 
     Errors:
-        ConfigError: the storage driver is not supported.
+        UnknownDriverError: the storage driver is not supported.
     """
     in_thread: InThread = partial(deferToThreadPool, reactor, threads)
     driver = make_driver(config)
@@ -52,13 +56,13 @@ def make_driver(config: Config) -> IStorageDriver:
     """The storage driver of a configuration.
 
     Errors:
-        ConfigError: it is not supported.
+        UnknownDriverError: it is not supported.
     """
     if config.storage.driver == "filesystem":
         return FilesystemDriver(config.storage.rootdirectory)
     if config.storage.driver == "inmemory":
         return MemoryDriver()
-    raise ConfigError(f"{config.source}: storage.{config.storage.driver}: this storage driver is not supported")
+    raise UnknownDriverError(f"{config.source}: storage.{config.storage.driver}: this storage driver is not supported")
 
 
 def _filtered(config: Config, registry: IRegistry) -> IRegistry:

@@ -26,8 +26,8 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
-from registryd.assemble import assemble
-from registryd.config import Config, ConfigError, Purging
+from registryd.assemble import UnknownDriverError, assemble
+from registryd.config import Config, Purging
 from registryd.http.site import RegistrySite
 from registryd.interfaces import IStorageDriver
 from registryd.storage import layout
@@ -57,7 +57,7 @@ class RegistryService(Service):
         self._threads = ThreadPool(minthreads=0, maxthreads=config.storage.threads, name="storage")
         try:
             self._assembled = assemble(config, reactor, self._threads)
-        except ConfigError as error:
+        except UnknownDriverError as error:
             raise StartError(str(error)) from error
         limits = config.http.limits
         log = access_log if config.log.access else None

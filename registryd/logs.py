@@ -9,6 +9,7 @@ from typing import Any, TextIO
 
 from twisted.logger import FilteringLogObserver, ILogObserver, LogEvent, LogLevel, LogLevelFilterPredicate, formatEvent
 from twisted.python.failure import Failure
+from zope.interface import provider
 
 from registryd.config import Log
 
@@ -23,6 +24,7 @@ def log_observer(settings: Log, stream: TextIO) -> ILogObserver:
     """
     form = {"json": _json, "logstash": _logstash}.get(settings.formatter, _text)
 
+    @provider(ILogObserver)
     def write(event: LogEvent) -> None:
         try:
             stream.write(form(_record(event, settings.fields)) + "\n")

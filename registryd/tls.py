@@ -39,7 +39,7 @@ def server_options(tls: Tls) -> CertificateOptions:
     options = CertificateOptions(
         privateKey=_load(tls.key, lambda pem: crypto.load_privatekey(crypto.FILETYPE_PEM, pem)),
         certificate=certificates[0],
-        extraCertChain=certificates[1:],
+        extraCertChain=list(certificates[1:]),
         insecurelyLowerMinimumTo=_MINIMUM[tls.minimum],
         acceptableProtocols=[b"http/1.1"],
     )

@@ -81,4 +81,6 @@ def _section_asks(section: Section, values: Values) -> bool:
     present = values.present
     if section.off is not None and present.get(section.off):
         return False
-    return section.bare or any(key in present and _asks(section.keys[key], present[key]) for key in section.on or present)
+    return section.bare or any(
+        key in present and _asks(section.keys[key], present[key]) for key in section.on or present
+    )

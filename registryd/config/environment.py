@@ -1,7 +1,7 @@
 """Environment variables over a configuration: each sets the value that its name leads to.
 
-Source: Distribution's ``configuration/parser.go``. ``REGISTRY_HTTP_TLS_CLIENTCAS_0`` is ``http.tls.clientcas``, item 0; the
-value is YAML, so that a variable can set a whole section. Shorter names go before the longer ones that they lead to.
+Source: Distribution's ``configuration/parser.go``. ``REGISTRY_HTTP_TLS_CLIENTCAS_0`` is ``http.tls.clientcas``, item 0;
+the value is YAML, so that a variable can set a whole section. Shorter names go before the longer ones below them.
 """
 
 from __future__ import annotations
@@ -120,7 +120,7 @@ class _Setting:
             raise ConfigError(self.origin, "", f"a list is indexed by a number, not by {parts[0][:80]!r}")
         index = int(parts[0])
         if index > len(items):
-            raise ConfigError(self.origin, "", f"the list has {len(items)} items, so that {len(items)} is the next index")
+            raise ConfigError(self.origin, "", f"undefined index {index}: the next one is {len(items)}")
         if index == len(items):
             items.append(ScalarNode(self.origin, ""))
         items[index] = self.set(kind, items[index], parts[1:])

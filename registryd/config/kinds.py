@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import difflib
 from collections.abc import Callable, Mapping
-from typing import TypeVar, Union
+from typing import TypeVar
 
 import attrs
 
@@ -67,7 +67,7 @@ class Section:
         return self.variables.get(key, key.upper())
 
 
-Kind = Union[Leaf, Anything, ListOf, MapOf, Section]
+Kind = Leaf | Anything | ListOf | MapOf | Section
 
 
 def as_section(section: Section, node: Node) -> Node:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Union
 
 import attrs
 
@@ -47,7 +46,7 @@ class ConfigError(Exception):
 
 @attrs.frozen
 class ScalarNode:
-    """A single value as it was typed; ``plain`` tells that it stood without quotes, so that its look decides its type."""
+    """A single value as it was typed; ``plain``: it stood without quotes, so that its look decides its type."""
 
     origin: Origin
     text: str
@@ -78,7 +77,7 @@ class MapNode:
         return attrs.evolve(self, entries={**self.entries, key: node})
 
 
-Node = Union[ScalarNode, ListNode, MapNode]
+Node = ScalarNode | ListNode | MapNode
 
 
 def is_null(node: Node) -> bool:

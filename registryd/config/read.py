@@ -8,12 +8,13 @@ from types import MappingProxyType
 
 from registryd.config import sections
 from registryd.config.built import unbuilt
+from registryd.config.drivers import DRIVERS
 from registryd.config.environment import PATH_VARIABLE, Overlay
 from registryd.config.http import http
 from registryd.config.kinds import Reading, Values, closest
 from registryd.config.nodes import ConfigError, MapNode, Node, Origin, is_null
 from registryd.config.patterns import LinearPattern, Pattern
-from registryd.config.schema import DRIVERS, ROOT, STORAGE, dotted_keys, variables
+from registryd.config.schema import ROOT, STORAGE, dotted_keys, variables
 from registryd.config.source import parse, read_file
 from registryd.config.values import Config, Log, Platform, Purging, Storage, Urls, Validation
 

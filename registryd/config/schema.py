@@ -1,6 +1,6 @@
 """Every key of config.yml: Distribution's of 2.8 and 3, and registryd's own.
 
-Source: Distribution's configuration reference and its ``configuration`` package; docs/configuration.md explains each key.
+Source: Distribution's configuration reference and its ``configuration`` package; docs/configuration.md explains each.
 """
 
 from __future__ import annotations
@@ -8,24 +8,24 @@ from __future__ import annotations
 from collections.abc import Iterator
 
 from registryd.config import scalars
-from registryd.config.kinds import Anything, Kind, Leaf, ListOf, MapOf, Section, nanoseconds_doubt
-from registryd.config.patterns import pattern
-
-TEXT = Leaf("a text", scalars.text)
-PATH = Leaf("a path", scalars.path)
-URL = Leaf("a URL", scalars.url)
-BOOLEAN = Leaf("true or false", scalars.boolean)
-FLAG = Leaf("true or false", scalars.flag)
-INTEGER = Leaf("a whole number", scalars.integer)
-SECONDS = Leaf("a duration", scalars.seconds, nanoseconds_doubt)
-NOT_NEGATIVE = Leaf("a duration", scalars.not_negative, nanoseconds_doubt)
-POSITIVE = Leaf("a duration", scalars.positive, nanoseconds_doubt)
-SIZE = Leaf("a size", scalars.size)
-TEXTS = ListOf(TEXT)
-PATHS = ListOf(PATH)
-HEADERS = MapOf(ListOf(Leaf("a header's value", scalars.header_value)))
-PATTERNS = ListOf(Leaf("a regular expression", pattern))
-ANYTHING = Anything()
+from registryd.config.drivers import DRIVERS
+from registryd.config.kinds import Kind, Leaf, ListOf, MapOf, Section
+from registryd.config.leaves import (
+    ANYTHING,
+    BOOLEAN,
+    HEADERS,
+    INTEGER,
+    NOT_NEGATIVE,
+    PATH,
+    PATHS,
+    PATTERNS,
+    POSITIVE,
+    SECONDS,
+    SIZE,
+    TEXT,
+    TEXTS,
+    URL,
+)
 
 LOG_LEVELS = ("error", "warn", "info", "debug")
 LEVEL = Leaf("a log level", scalars.choice(*LOG_LEVELS, fold=True))
@@ -63,67 +63,6 @@ LOG = Section(
         "reportcaller": BOOLEAN,
     }
 )
-
-DRIVERS = {
-    "filesystem": Section({"rootdirectory": PATH, "maxthreads": INTEGER}, bare=True),
-    "inmemory": Section({}, bare=True),
-    "s3": Section(
-        {
-            **dict.fromkeys(
-                ("accesskey", "secretkey", "region", "regionendpoint", "redirectendpoint", "bucket", "keyid"), TEXT
-            ),
-            **dict.fromkeys(("rootdirectory", "storageclass", "useragent", "objectacl", "loglevel", "sessiontoken"), TEXT),
-            **dict.fromkeys(("forcepathstyle", "encrypt", "secure", "skipverify", "v4auth"), FLAG),
-            **dict.fromkeys(("usedualstack", "accelerate", "usefipsendpoint"), FLAG),
-            **dict.fromkeys(("chunksize", "multipartcopychunksize", "multipartcopymaxconcurrency"), INTEGER),
-            "multipartcopythresholdsize": INTEGER,
-        },
-        bare=True,
-    ),
-    "gcs": Section(
-        {
-            **dict.fromkeys(("bucket", "rootdirectory"), TEXT),
-            **dict.fromkeys(("chunksize", "maxconcurrency"), INTEGER),
-            "keyfile": PATH,
-            "credentials": MapOf(ANYTHING),
-        },
-        bare=True,
-    ),
-    "azure": Section(
-        {
-            **dict.fromkeys(("accountname", "accountkey", "container", "rootdirectory", "realm"), TEXT),
-            "credentials": Section(dict.fromkeys(("type", "clientid", "tenantid", "secret"), TEXT)),
-            "max_retries": INTEGER,
-            "retry_delay": SECONDS,
-            "copy_status_poll_max_retry": INTEGER,
-            "copy_status_poll_delay": SECONDS,
-        },
-        bare=True,
-    ),
-    "swift": Section(
-        {
-            **dict.fromkeys(("username", "password", "authurl", "tenant", "tenantid", "domain", "domainid"), TEXT),
-            **dict.fromkeys(("tenantdomain", "tenantdomainid", "trustid", "region", "container"), TEXT),
-            **dict.fromkeys(("rootdirectory", "prefix", "endpointtype", "accesskey", "secretkey"), TEXT),
-            "insecureskipverify": FLAG,
-            "tempurlcontainerkey": FLAG,
-            "tempurlmethods": TEXTS,
-            "chunksize": INTEGER,
-            "authversion": INTEGER,
-        },
-        bare=True,
-    ),
-    "oss": Section(
-        {
-            **dict.fromkeys(("accesskeyid", "accesskeysecret", "region", "endpoint", "bucket"), TEXT),
-            **dict.fromkeys(("rootdirectory", "encryptionkeyid"), TEXT),
-            **dict.fromkeys(("internal", "encrypt", "secure"), FLAG),
-            "chunksize": INTEGER,
-        },
-        bare=True,
-    ),
-}
-"""The storage drivers, of which a configuration has exactly one."""
 
 BLOB_CACHE = Leaf("a cache", scalars.choice("inmemory", "redis"))
 
@@ -236,7 +175,7 @@ REDIS = Section(
     on=("addr", "addrs"),
 )
 
-CHECK = {"interval": NOT_NEGATIVE, "threshold": INTEGER}
+CHECK: dict[str, Kind] = {"interval": NOT_NEGATIVE, "threshold": INTEGER}
 
 HEALTH = Section(
     {
@@ -250,7 +189,7 @@ HEALTH = Section(
     variables={"file": "FILECHECKERS", "http": "HTTPCHECKERS", "tcp": "TCPCHECKERS"},
 )
 
-UPSTREAM = {
+UPSTREAM: dict[str, Kind] = {
     "remoteurl": ListOf(URL, single=True),
     "username": TEXT,
     "password": TEXT,

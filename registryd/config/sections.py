@@ -43,7 +43,7 @@ def auth(values: Values) -> Auth | None:
 def _token(section: Values) -> Token:
     bundle, keys = section.text("rootcertbundle") or None, section.text("jwks") or None
     if bundle is None and keys is None:
-        raise section.error("rootcertbundle", "missing, and jwks too: at least one must tell whose signatures are trusted")
+        raise section.error("rootcertbundle", "missing, and jwks too: one must tell whose signatures are trusted")
     for algorithm in section.texts("signingalgorithms"):
         if algorithm not in SIGNING_ALGORITHMS:
             raise section.error("signingalgorithms", f"{algorithm!r} is none of {', '.join(SIGNING_ALGORITHMS)}")

@@ -63,7 +63,8 @@ def parse(text: str, locate: Locate) -> tuple[Node, bool]:
         raise ConfigError(locate(1), "", f"not valid YAML: {error}") from None
     if root is None:
         return ScalarNode(locate(1), ""), more
-    return _Expansion(locate).node(root, locate(root.start_mark.line + 1), 0), more
+    expansion = _Expansion(locate)
+    return expansion.node(root, expansion.at(root), 0), more
 
 
 def _compose(text: str, locate: Locate) -> tuple[yaml.Node | None, bool]:
@@ -99,9 +100,10 @@ def _marked(error: yaml.MarkedYAMLError, locate: Locate) -> Origin:
 
 def _problem(error: yaml.MarkedYAMLError) -> str:
     problem = error.problem or error.context or "no reason known"
-    if error.context is None or error.context_mark is None or error.problem is None:
+    start = error.context_mark
+    if error.context is None or start is None or error.problem is None:
         return problem
-    return f"{problem} ({error.context} that starts in line {error.context_mark.line + 1})"
+    return f"{problem} ({error.context} that starts in line {start.line + 1})"
 
 
 @attrs.define
@@ -122,12 +124,12 @@ class _Expansion:
         if node.tag not in _UNTAGGED:
             raise _unknown_tag(node, origin)
         if isinstance(node, yaml.SequenceNode):
-            items = (self.node(item, self._at(item), depth + 1) for item in node.value)
+            items = (self.node(item, self.at(item), depth + 1) for item in node.value)
             return ListNode(origin, tuple(items))
         return self._mapping(node, origin, depth)
 
-    def _at(self, node: yaml.Node) -> Origin:
-        return self.locate(node.start_mark.line + 1)
+    def at(self, node: yaml.Node) -> Origin:
+        return self.locate(1 if node.start_mark is None else node.start_mark.line + 1)
 
     def _scalar(self, node: yaml.ScalarNode, origin: Origin) -> ScalarNode:
         if node.tag in _TYPED_BY_LOOK:
@@ -140,7 +142,7 @@ class _Expansion:
         merged: dict[str, Node] = {}
         entries: dict[str, Node] = {}
         for key_node, value_node in node.value:
-            at = self._at(key_node)
+            at = self.at(key_node)
             if not isinstance(key_node, yaml.ScalarNode):
                 raise ConfigError(at, "", "a key must be a single word")
             if key_node.value == "<<" and not key_node.style:

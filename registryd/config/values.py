@@ -6,7 +6,6 @@ Durations are seconds, sizes bytes.
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import Union
 
 import attrs
 
@@ -169,7 +168,7 @@ class Silly:
     service: str
 
 
-Auth = Union[Htpasswd, Token, Silly]
+Auth = Htpasswd | Token | Silly
 
 
 @attrs.frozen
@@ -198,8 +197,8 @@ class Upstream:
 class Proxy:
     """Either ``remote``, which the whole registry then mirrors, or ``upstreams`` by the names clients know them by.
 
-    ``default``: whose the names are that name no upstream; ``private``: globs of those that are nobody's. ``own_names``:
-    values of ``ns`` that mean this registry. ``max_size`` None: no bound. ``write_timeout``: see ``cachewritetimeout``.
+    ``default``: whose the names are that name no upstream; ``private``: globs of those that are nobody's.
+    ``own_names``: values of ``ns`` that mean this registry. ``max_size`` None: no bound.
     """
 
     remote: Upstream | None
@@ -215,7 +214,7 @@ class Proxy:
 class Config:
     """A whole configuration. ``source`` names its file.
 
-    ``warnings`` are lines for the log, each whole. ``unbuilt`` are the keys that ask for what registryd does not do yet.
+    ``warnings`` are lines for the log, each whole. ``unbuilt`` are the keys that ask for what is not built yet.
     """
 
     source: str

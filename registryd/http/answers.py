@@ -15,6 +15,9 @@ from registryd.reference import Digest, Reference, RepositoryName
 API_VERSION = (b"docker-distribution-api-version", b"registry/2.0")
 JSON = b"application/json"
 
+Answer = bytes | None
+"""The rest of an answer, or None where all of it is written."""
+
 
 def set_header(request: Request, name: bytes, value: bytes | str) -> None:
     """Set a header of the answer."""

@@ -3,24 +3,19 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TypeVar
+from functools import partial
 from uuid import uuid4
 
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from registryd.errors import RangeInvalid
-from registryd.http.answers import body, empty, set_header
+from registryd.http.answers import Answer, body, empty, set_header
 from registryd.http.headers import Span, is_known, ranges
 from registryd.http.streaming import BodyLost, StreamingRequest
 from registryd.interfaces import IBlobReader, IRegistry
 from registryd.model import OCTET_STREAM, Descriptor
 from registryd.reference import Digest, RepositoryName
-
-Answer = bytes | None
-"""The rest of an answer, or None where all of it is written."""
-
-_T = TypeVar("_T")
 
 SMALL = 64 * 1024
 """Blobs up to this size are answered in one write, which costs less than to set up a delivery."""
@@ -34,7 +29,7 @@ def get(registry: IRegistry, request: StreamingRequest, name: RepositoryName, di
     return registry.open_blob(name, parsed).addCallback(_deliver, request)
 
 
-def delete(registry: IRegistry, request: StreamingRequest, name: RepositoryName, digest: str) -> Deferred[bytes]:
+def delete(registry: IRegistry, request: StreamingRequest, name: RepositoryName, digest: str) -> Deferred[Answer]:
     """end-10: take a blob out of a repository."""
     return registry.delete_blob(name, Digest.parse(digest)).addCallback(lambda _: empty(request, 202))
 
@@ -49,7 +44,7 @@ def _describe(request: StreamingRequest, digest: Digest) -> str:
     return etag
 
 
-def _headers_only(blob: Descriptor, request: StreamingRequest) -> bytes:
+def _headers_only(blob: Descriptor, request: StreamingRequest) -> Answer:
     etag = _describe(request, blob.digest)
     if is_known(request, etag):
         return empty(request, 304)
@@ -65,7 +60,7 @@ def _deliver(reader: IBlobReader, request: StreamingRequest) -> bytes | Deferred
         reader.close()
         raise
     if isinstance(answer, Deferred):
-        return answer.addBoth(_close, reader).addErrback(_left)
+        return answer.addCallbacks(partial(_delivered, reader), partial(_left, reader))
     reader.close()
     return answer
 
@@ -94,10 +89,10 @@ def _part(reader: IBlobReader, request: StreamingRequest, span: Span) -> Answer 
         return body(request, reader.read(span.start, span.stop), OCTET_STREAM)
     set_header(request, b"content-type", OCTET_STREAM)
     set_header(request, b"content-length", b"%d" % span.size)
-    return request.deliver(reader, span.start, span.stop)
+    return request.deliver(reader, span.start, span.stop).addCallback(_written)
 
 
-async def _parts(reader: IBlobReader, request: StreamingRequest, spans: Sequence[Span]) -> None:
+async def _parts(reader: IBlobReader, request: StreamingRequest, spans: Sequence[Span]) -> Answer:
     """Several ranges as multipart/byteranges. Source: RFC 9110, section 14.6."""
     boundary = uuid4().hex.encode("ascii")
     size = reader.descriptor.size
@@ -117,13 +112,20 @@ async def _parts(reader: IBlobReader, request: StreamingRequest, spans: Sequence
         else:
             await request.deliver(reader, span.start, span.stop)
     request.write(end)
+    return None
 
 
-def _close(result: _T, reader: IBlobReader) -> _T:
+def _written(_: None) -> Answer:
+    return None
+
+
+def _delivered(reader: IBlobReader, answer: Answer) -> Answer:
     reader.close()
-    return result
+    return answer
 
 
-def _left(failure: Failure) -> None:
+def _left(reader: IBlobReader, failure: Failure) -> Answer:
     """A client that leaves during a delivery is no error of ours, and nothing can be answered any more."""
+    reader.close()
     failure.trap(BodyLost)
+    return None

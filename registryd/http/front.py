@@ -16,7 +16,7 @@ from werkzeug.routing import BaseConverter
 
 from registryd.errors import NameInvalid, NameUnknown, RegistryError, Unsupported
 from registryd.http import answers, blobs
-from registryd.http.answers import API_VERSION, Urls, as_json, set_header
+from registryd.http.answers import API_VERSION, Answer, Urls, as_json, set_header
 from registryd.http.lists import Lists
 from registryd.http.manifests import Manifests
 from registryd.http.streaming import StreamingRequest
@@ -26,7 +26,6 @@ from registryd.reference import parse_name
 
 _log = Logger()
 
-Answer = bytes | None
 Endpoint = Callable[..., "Deferred[Answer] | Coroutine[Deferred[Any], Any, bytes]"]
 
 _GET = ("GET", "HEAD")
@@ -64,9 +63,10 @@ class Front:
         self._route_all(
             Manifests(urls, limits.manifest), Uploads(urls, limits.upload), Lists(limits.tags, limits.catalog)
         )
-        self._app.handle_errors(RegistryError)(self._refuse)
-        self._app.handle_errors(HTTPException)(self._no_route)
-        self._app.handle_errors(Exception)(self._fail)
+        on_error: Any = self._app.handle_errors
+        on_error(RegistryError)(self._refuse)
+        on_error(HTTPException)(self._no_route)
+        on_error(Exception)(self._fail)
         self._resource = self._app.resource()
 
     def resource(self) -> IResource:
@@ -173,12 +173,12 @@ def _shielded(work: Deferred[Answer]) -> Deferred[Answer]:
     return shielded
 
 
-def _ping(registry: IRegistry, request: StreamingRequest) -> Deferred[bytes]:
+def _ping(registry: IRegistry, request: StreamingRequest) -> Deferred[Answer]:
     """end-1: this is a registry of the v2 API."""
     return succeed(as_json(request, {}))
 
 
-def _ping_v1(registry: IRegistry, request: StreamingRequest) -> Deferred[bytes]:
+def _ping_v1(registry: IRegistry, request: StreamingRequest) -> Deferred[Answer]:
     """What old clients ask before they search. Source: Docker's registry API v1."""
     set_header(request, b"x-docker-registry-version", b"0.0.0")
     set_header(request, b"x-docker-registry-standalone", b"true")

@@ -9,7 +9,7 @@ import attrs
 from twisted.internet.defer import Deferred
 
 from registryd.errors import PaginationNumberInvalid
-from registryd.http.answers import as_json, next_page, set_header
+from registryd.http.answers import Answer, as_json, next_page, set_header
 from registryd.http.headers import page_size, query
 from registryd.http.streaming import StreamingRequest
 from registryd.interfaces import IRegistry, Page, Referrer
@@ -33,33 +33,33 @@ class Lists:
     tags_max: int
     catalog_max: int
 
-    def tags(self, registry: IRegistry, request: StreamingRequest, name: RepositoryName) -> Deferred[bytes]:
+    def tags(self, registry: IRegistry, request: StreamingRequest, name: RepositoryName) -> Deferred[Answer]:
         """end-8: the tags of a repository, all of them where the client does not say how many it wants."""
         asked = page_size(request)
         count = None if asked is None else min(asked, self.tags_max)
 
-        def answer(page: Page) -> bytes:
+        def answer(page: Page) -> Answer:
             if page.more and count:
                 next_page(request, {"last": page.names[-1], "n": str(count)})
             return as_json(request, {"name": name, "tags": page.names})
 
         return registry.tags(name, count, query(request, b"last") or "").addCallback(answer)
 
-    def catalog(self, registry: IRegistry, request: StreamingRequest) -> Deferred[bytes]:
+    def catalog(self, registry: IRegistry, request: StreamingRequest) -> Deferred[Answer]:
         """The repositories of the registry. Source: Distribution, registry/handlers/catalog.go."""
         asked = page_size(request)
         count = min(CATALOG_PAGE, self.catalog_max) if asked is None else asked
         if count > self.catalog_max:
             raise PaginationNumberInvalid(detail={"n": count, "at most": self.catalog_max})
 
-        def answer(page: Page) -> bytes:
+        def answer(page: Page) -> Answer:
             if page.more and count:
                 next_page(request, {"last": page.names[-1], "n": str(count)})
             return as_json(request, {"repositories": page.names})
 
         return registry.repositories(count, query(request, b"last") or "").addCallback(answer)
 
-    def search(self, registry: IRegistry, request: StreamingRequest) -> Deferred[bytes]:
+    def search(self, registry: IRegistry, request: StreamingRequest) -> Deferred[Answer]:
         """The repositories whose names contain a text. Source: Docker's registry API v1, "Search"."""
         text = query(request, b"q") or ""
         size = min(page_size(request) or SEARCH_PAGE, SEARCH_LIMIT)
@@ -69,12 +69,12 @@ class Lists:
 
     def referrers(
         self, registry: IRegistry, request: StreamingRequest, name: RepositoryName, digest: str
-    ) -> Deferred[bytes]:
+    ) -> Deferred[Answer]:
         """end-12: what refers to a manifest, of any artifact type or of one."""
         return registry.referrers(name, Digest.parse(digest)).addCallback(_index, request)
 
 
-def _found(all_names: Page, request: StreamingRequest, text: str, page: int, size: int) -> bytes:
+def _found(all_names: Page, request: StreamingRequest, text: str, page: int, size: int) -> Answer:
     names = [name for name in all_names.names if text in name]
     results = [{"name": name, "description": ""} for name in names[(page - 1) * size : page * size]]
     found = {
@@ -88,7 +88,7 @@ def _found(all_names: Page, request: StreamingRequest, text: str, page: int, siz
     return as_json(request, found)
 
 
-def _index(referrers: Sequence[Referrer], request: StreamingRequest) -> bytes:
+def _index(referrers: Sequence[Referrer], request: StreamingRequest) -> Answer:
     wanted = query(request, b"artifactType")
     if wanted:
         set_header(request, b"oci-filters-applied", b"artifactType")

@@ -8,7 +8,7 @@ from twisted.internet.interfaces import IConsumer, IProducer, IPushProducer
 from zope.interface import implementer
 
 from registryd.errors import DigestInvalid, ManifestInvalid, ManifestTooLarge, ManifestUnknown, TagInvalid
-from registryd.http.answers import Urls, empty, set_header
+from registryd.http.answers import Answer, Urls, empty, set_header
 from registryd.http.headers import accepts, header, is_known, queries
 from registryd.http.streaming import StreamingRequest
 from registryd.interfaces import IRegistry
@@ -27,7 +27,7 @@ class Manifests:
 
     def get(
         self, registry: IRegistry, request: StreamingRequest, name: RepositoryName, reference: str
-    ) -> Deferred[bytes]:
+    ) -> Deferred[Answer]:
         """end-3: a manifest, as it was pushed, whatever the client accepts; with one exception, for old Docker."""
         parsed = _existing(reference)
         if request.method == b"HEAD":
@@ -40,7 +40,7 @@ class Manifests:
 
     def put(
         self, registry: IRegistry, request: StreamingRequest, name: RepositoryName, reference: str
-    ) -> Deferred[bytes]:
+    ) -> Deferred[Answer]:
         """end-7: push a manifest under a digest or a tag, and under the tags of the query."""
         parsed = parse_reference(reference)
         tags = [parse_tag(tag) for tag in dict.fromkeys(queries(request, b"tag"))]
@@ -53,7 +53,7 @@ class Manifests:
 
     def delete(
         self, registry: IRegistry, request: StreamingRequest, name: RepositoryName, reference: str
-    ) -> Deferred[bytes]:
+    ) -> Deferred[Answer]:
         """end-9: delete a tag, or a manifest with the tags that name it."""
         parsed = _existing(reference)
         if isinstance(parsed, Digest):
@@ -70,7 +70,7 @@ class Manifests:
         reference: Reference,
         tags: list[Tag],
         content: _Content,
-    ) -> Deferred[bytes]:
+    ) -> Deferred[Answer]:
         pushed = content.whole()
         by_digest = isinstance(reference, Digest)
         digest = Digest.of(pushed, reference.algorithm) if isinstance(reference, Digest) else Digest.of(pushed)
@@ -91,7 +91,7 @@ class Manifests:
         reference: Reference,
         digest: Digest,
         tags: list[Tag],
-    ) -> bytes:
+    ) -> Answer:
         set_header(request, b"location", self.urls.manifest(request, name, digest))
         set_header(request, b"docker-content-digest", str(digest))
         if subject is not None:
@@ -190,7 +190,7 @@ def _for_old_docker(
     return registry.get_manifest(name, found.descriptor.digest).addCallback(child)
 
 
-def _answer(found: _Found, request: StreamingRequest) -> bytes:
+def _answer(found: _Found, request: StreamingRequest) -> Answer:
     digest = str(found.descriptor.digest)
     etag = f'"{digest}"'
     set_header(request, b"docker-content-digest", digest)

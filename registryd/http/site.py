@@ -20,7 +20,7 @@ class RegistrySite(Site):
     ``header_limit`` are the bytes that a request's headers may have, ``timeout`` the seconds that a peer may be silent.
     """
 
-    protocol = StreamingChannel
+    protocol = StreamingChannel  # type: ignore[assignment]  # Twisted's own choice of a protocol would offer HTTP/2.
     requestFactory = StreamingRequest
     noisy = False
 

@@ -8,6 +8,7 @@ names; tests/test_streaming.py fails first where Twisted changes.
 from __future__ import annotations
 
 import os
+from typing import Any, Protocol
 
 from OpenSSL import SSL
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -20,6 +21,7 @@ from twisted.internet.interfaces import (
     IPullProducer,
     IPushProducer,
 )
+from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel, parse_qs
@@ -143,7 +145,7 @@ class StreamingRequest(Request):
 
     def gotLength(self, length: int | None) -> None:
         expectation = self.requestHeaders.getRawHeaders(b"expect")
-        expects_continue = bool(expectation) and expectation[0].lower() == b"100-continue"
+        expects_continue = expectation is not None and expectation[0].lower() == b"100-continue"
         self.body = RequestBody(self.channel, length, expects_continue)
 
     def handleContentChunk(self, data: bytes) -> None:
@@ -269,10 +271,20 @@ class _SendFile:
             done.errback(failure)
 
 
+class Connections(Protocol):
+    """What a site knows of its connections, and they of it."""
+
+    header_limit: int
+    draining: bool
+    connections: set[StreamingChannel]
+
+
 class StreamingChannel(HTTPChannel):
     """A connection: HTTP/1.1, bounded in what it reads ahead of a consumer and in how long it waits for its peer."""
 
     requestFactory = StreamingRequest
+    factory: Connections
+    transport: Any
     _draining: int | None = None
     _deadline: IDelayedCall | None = None
     _headers_read = 0
@@ -334,7 +346,7 @@ class StreamingChannel(HTTPChannel):
             self.persistent = False
         super().requestDone(request)
 
-    def connectionLost(self, reason: Failure) -> None:
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._end_deadline()
         self.factory.connections.discard(self)
         if self._first_bytes and reason.check(SSL.Error) and "http request" in str(reason.value):
@@ -379,7 +391,7 @@ class StreamingChannel(HTTPChannel):
 
     def _read_at_once(self, size: int) -> None:
         # With TLS it is the transport below that reads.
-        connection = getattr(self.transport, "transport", self.transport)
+        connection: Any = getattr(self.transport, "transport", self.transport)
         if hasattr(connection, "bufferSize"):
             connection.bufferSize = size
 
