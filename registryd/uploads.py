@@ -168,7 +168,7 @@ class Uploads:
             pass
 
     def _finish(self, writer: BlobWriter, digest: Digest) -> Descriptor:
-        """Make a session's content a blob of its repository; until the last step, which needs no room, the session stays."""
+        """Make a session's content a blob of its repository; the last step is one that needs no room."""
         content = writer.content
         hashed = writer.hashed
         if hashed.algorithm != digest.algorithm:

@@ -31,7 +31,9 @@ TWISTD: Sequence[str] = (str(Path(sys.executable).with_name("twistd")), "--nodae
 PATIENCE = 30.0
 """Seconds that a start or an end may take on a machine that is busy with other things."""
 
-_LISTENING = re.compile(r"listening on (?:(unix:)(?P<path>[^\s\"]+)|(?:(?P<scheme>https?)://)?(?P<host>\S+):(?P<port>\d+))")
+_LISTENING = re.compile(
+    r"listening on (?:(unix:)(?P<path>[^\s\"]+)|(?:(?P<scheme>https?)://)?(?P<host>\S+):(?P<port>\d+))"
+)
 _NOT_DRIVERS = {"delete", "cache", "maintenance", "redirect", "tag"}
 
 Address = str | tuple[str, int]
@@ -99,8 +101,7 @@ class Transcript:
 class Daemon:
     """A registry daemon in a process of its own; a context manager.
 
-    ``command`` is what is run with the config files behind it: ``SERVE``, ``TWISTD`` (each file behind ``--config``), or
-    anything else. ``root`` is the store's root directory, else one in a temporary folder. ``env`` are variables for the
+    ``command`` is run with the config files behind it: ``SERVE``, ``TWISTD`` (each file behind ``--config``), or anything. ``root`` is the store's root directory, else one in a temporary folder. ``env`` are variables for the
     process beside those of the tests, ``cwd`` its working folder, else the temporary one. ``exit_code`` is what SIGTERM
     has to end it with.
     """
@@ -307,8 +308,10 @@ def _merged(under: Mapping[str, Any], over: Mapping[str, Any]) -> dict[str, Any]
     result = dict(under)
     for key, value in over.items():
         below = result.get(key)
-        both = isinstance(below, Mapping) and isinstance(value, Mapping)
-        result[key] = _merged(below, value) if both else value
+        if isinstance(below, Mapping) and isinstance(value, Mapping):
+            result[key] = _merged(below, value)
+        else:
+            result[key] = value
     return result
 
 

@@ -207,7 +207,7 @@ class Reading:
     def _remark_unknown(self, section: Section, origin: Origin, key: str, name: str) -> None:
         prefix = f"{key}." if key else ""
         close = closest(name, section.keys)
-        meant = prefix + close if close else self.elsewhere.get(name)
+        meant = self.elsewhere.get(name) or (prefix + close if close else None)
         hint = f" (did you mean {meant}?)" if meant else ""
         self.remark(origin.says(prefix + name[:_COMPARED], f"unknown key, ignored{hint}"))
 

@@ -17,7 +17,7 @@ from registryd.config.scalars import Invalid
 
 _MAX_PROGRAM = 5000
 _MAX_WORK = 50_000
-_MAX_REMEMBERED = 10_000
+_MAX_REMEMBERED = 500_000
 _MATCHED = 0
 _EDGE, _NEWLINE, _WORDLY, _OTHER = range(4)
 
@@ -125,7 +125,8 @@ class LinearPattern:
         state = (frozenset({self._start}), _EDGE)
         for character in text:
             key = (state, character)
-            after = self._remembered[key] if key in self._remembered else self._follow(state, character)
+            remembered = self._remembered
+            after = remembered[key] if key in remembered else self._follow(state, character)
             if after is None:
                 return True
             state = after
@@ -137,7 +138,7 @@ class LinearPattern:
         kind = _kind(character)
         reached = self._program.reach(steps, before, kind)
         after = None if _MATCHED in reached else (self._program.consume(reached, character) | {self._start}, kind)
-        if len(self._remembered) >= _MAX_REMEMBERED:
+        if len(self._remembered) >= _MAX_REMEMBERED // len(self._program.tests):
             self._remembered = {}
         self._remembered[state, character] = after
         return after

@@ -12,7 +12,7 @@ from registryd.config.drivers import DRIVERS
 from registryd.config.environment import PATH_VARIABLE, Overlay
 from registryd.config.http import http
 from registryd.config.kinds import Reading, Values, closest
-from registryd.config.nodes import ConfigError, MapNode, Node, Origin, is_null
+from registryd.config.nodes import ConfigError, MapNode, Node, Origin, is_null, quoted
 from registryd.config.patterns import LinearPattern, Pattern
 from registryd.config.schema import ROOT, STORAGE, dotted_keys, variables
 from registryd.config.source import parse, read_file
@@ -66,8 +66,9 @@ def _check_version(node: Node, source: str) -> None:
     version = node.entries.get("version")
     if version is None:
         raise ConfigError(node.origin, "version", "missing: the file must say version: 0.1")
-    if Reading({}).value(ROOT.keys["version"], version, "version") != "0.1":
-        raise ConfigError(version.origin, "version", "unsupported version: use 0.1")
+    found = Reading({}).value(ROOT.keys["version"], version, "version")
+    if found != "0.1":
+        raise ConfigError(version.origin, "version", f"unsupported version {quoted(str(found))}: use 0.1")
 
 
 def _config(source: str, root: Values, reading: Reading, socket_given: bool) -> Config:

@@ -58,9 +58,9 @@ def parse(text: str, locate: Locate) -> tuple[Node, bool]:
     except yaml.reader.ReaderError as error:
         line = text.count("\n", 0, error.position) + 1
         raise ConfigError(locate(line), "", f"not valid YAML: {error.reason}") from None
-    except (yaml.YAMLError, ValueError, OverflowError) as error:
+    except (yaml.YAMLError, ValueError, OverflowError):
         # PyYAML lets an escape beyond Unicode and an endless %YAML version through as these.
-        raise ConfigError(locate(1), "", f"not valid YAML: {error}") from None
+        raise ConfigError(locate(1), "", "not valid YAML: an escape or a version is out of range") from None
     if root is None:
         return ScalarNode(locate(1), ""), more
     expansion = _Expansion(locate)
@@ -82,7 +82,7 @@ def _check_depth(text: str, locate: Locate) -> None:
         if isinstance(event, yaml.CollectionStartEvent):
             depth += 1
             if depth > _MAX_DEPTH:
-                raise _too_deep(locate(event.start_mark.line + 1))
+                raise _too_deep(locate(_line(event.start_mark)))
         elif isinstance(event, yaml.CollectionEndEvent):
             depth -= 1
         elif isinstance(event, yaml.DocumentEndEvent):
@@ -94,8 +94,12 @@ def _too_deep(origin: Origin) -> ConfigError:
 
 
 def _marked(error: yaml.MarkedYAMLError, locate: Locate) -> Origin:
-    mark = error.problem_mark or error.context_mark
-    return locate(1 if mark is None else mark.line + 1)
+    return locate(_line(error.problem_mark or error.context_mark))
+
+
+def _line(mark: object) -> int:
+    """The line that a mark is in, counted from 1."""
+    return getattr(mark, "line", 0) + 1
 
 
 def _problem(error: yaml.MarkedYAMLError) -> str:
@@ -129,7 +133,7 @@ class _Expansion:
         return self._mapping(node, origin, depth)
 
     def at(self, node: yaml.Node) -> Origin:
-        return self.locate(1 if node.start_mark is None else node.start_mark.line + 1)
+        return self.locate(_line(node.start_mark))
 
     def _scalar(self, node: yaml.ScalarNode, origin: Origin) -> ScalarNode:
         if node.tag in _TYPED_BY_LOOK:

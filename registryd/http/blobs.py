@@ -53,14 +53,15 @@ def _headers_only(blob: Descriptor, request: StreamingRequest) -> Answer:
     return b""
 
 
-def _deliver(reader: IBlobReader, request: StreamingRequest) -> bytes | Deferred[None] | None:
+def _deliver(reader: IBlobReader, request: StreamingRequest) -> Answer | Deferred[Answer]:
     try:
         answer = _begin(reader, request)
     except BaseException:
         reader.close()
         raise
     if isinstance(answer, Deferred):
-        return answer.addCallbacks(partial(_delivered, reader), partial(_left, reader))
+        delivered: Deferred[Answer] = answer.addCallback(partial(_delivered, reader))
+        return delivered.addErrback(partial(_left, reader))
     reader.close()
     return answer
 

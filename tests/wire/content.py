@@ -5,6 +5,7 @@ from __future__ import annotations
 import hashlib
 import json
 import os
+from collections.abc import Mapping
 from typing import Any, Final
 
 import attrs
@@ -37,6 +38,11 @@ def digest_of(content: bytes, algorithm: str = "sha256") -> str:
 
 def random_bytes(size: int = 256) -> bytes:
     return os.urandom(size)
+
+
+def short(value: object) -> str:
+    """The beginning of a parameter, for the name of its test."""
+    return ascii(value)[:40]
 
 
 def absent(algorithm: str = "sha256") -> str:
@@ -93,9 +99,11 @@ class Repository:
         self.client.put(with_query(self.start(), f"digest={digest}"), OCTETS, body).is_(201)
         return digest
 
-    def put(self, reference: str, content: bytes, media_type: str | None, headers: Headers = ()) -> Response:
+    def put(
+        self, reference: str, content: bytes, media_type: str | None, headers: Mapping[str, str] | None = None
+    ) -> Response:
         """Try to push a manifest; ``reference`` may have a query."""
-        fields = dict(headers)
+        fields = dict(headers or {})
         if media_type is not None:
             fields["Content-Type"] = media_type
         return self.client.put(self.path(f"manifests/{reference}"), fields, content)

@@ -13,7 +13,22 @@ from .wire import Client, link_of
 
 TAGS = ["Z", "a", "_x", "1", "B", "a.b", "a-b", "10", "2", "aa", "a_b", "Z.9", "latest"]
 REPOSITORIES = ["a", "a-b", "a.b", "a/b", "a/b/c", "a0", "ab", "b", "z/y/x", "0"]
-BAD_NUMBERS = ["-1", "abc", "1.5", "1_0", "%EF%BC%95", "%205", "5%20", "0x5", "1e1", "%00", "%ff", "5%0a", "--1", "null"]
+BAD_NUMBERS = [
+    "-1",
+    "abc",
+    "1.5",
+    "1_0",
+    "%EF%BC%95",
+    "%205",
+    "5%20",
+    "0x5",
+    "1e1",
+    "%00",
+    "%ff",
+    "5%0a",
+    "--1",
+    "null",
+]
 
 CONFIG: dict[str, Any] = {
     "storage": {"delete": {"enabled": True}},
@@ -82,7 +97,9 @@ def test_the_last_page_has_no_link(client: Client, filled: str, size: int) -> No
     assert pages_of(client, f"{filled}?n={size}", "tags") == [sorted(TAGS)]
 
 
-@pytest.mark.parametrize("last", ["", "Z", "a", "latest", "zzz", "a-", "C", "0", "~", "%C3%A9", "%ff", "%00", "a/b", ".."])
+@pytest.mark.parametrize(
+    "last", ["", "Z", "a", "latest", "zzz", "a-", "C", "0", "~", "%C3%A9", "%ff", "%00", "a/b", ".."]
+)
 def test_tags_after_one(client: Client, filled: str, last: str) -> None:
     response = client.get(f"{filled}?last={last}").is_(200)
     bound = {"%C3%A9": "\xff", "%ff": "\xff", "%00": ""}.get(last, last)
@@ -156,7 +173,9 @@ def test_pages_of_repositories(catalog: Client, size: int) -> None:
     assert all(len(page) == size for page in pages[:-1]) and pages[-1]
 
 
-@pytest.mark.parametrize("last", ["", "a", "a-", "a-b", "a.", "a.b", "a/", "a/b", "a/b/", "a0", "zz", "~", "A", "%ff", "%00", ".."])
+@pytest.mark.parametrize(
+    "last", ["", "a", "a-", "a-b", "a.", "a.b", "a/", "a/b", "a/b/", "a0", "zz", "~", "A", "%ff", "%00", ".."]
+)
 def test_repositories_after_one(catalog: Client, last: str) -> None:
     bound = {"%ff": "\xff", "%00": ""}.get(last, last)
     pages = pages_of(catalog, f"/v2/_catalog?n=3&last={last}", "repositories")
@@ -211,6 +230,20 @@ def test_bad_numbers_of_a_search(catalog: Client, query: str) -> None:
     catalog.get(f"/v1/search?q=a&{query}").refuses(400, "PAGINATION_NUMBER_INVALID")
 
 
-@pytest.mark.parametrize("query", ["q=%ff", "q=%00", "q=..%2f..", "q=" + "a" * 3000, "q=a&q=b", "q[]=a", "n=" + "9" * 4000, "page=" + "9" * 4000, "%", "&&&="])
+@pytest.mark.parametrize(
+    "query",
+    [
+        "q=%ff",
+        "q=%00",
+        "q=..%2f..",
+        "q=" + "a" * 3000,
+        "q=a&q=b",
+        "q[]=a",
+        "n=" + "9" * 4000,
+        "page=" + "9" * 4000,
+        "%",
+        "&&&=",
+    ],
+)
 def test_odd_searches(catalog: Client, query: str) -> None:
     assert catalog.get(f"/v1/search?{query}").status in (200, 400)

@@ -134,9 +134,7 @@ def test_relative_urls() -> None:
 
 @pytest.mark.parametrize("prefix", ["/a/registry/", "/a/registry"])
 def test_a_prefix_and_headers(prefix: str) -> None:
-    for _, repo in connect(
-        prefix=prefix, headers={"X-Content-Type-Options": ["nosniff"], "X-Two": ["one", "two"]}
-    ):
+    for _, repo in connect(prefix=prefix, headers={"X-Content-Type-Options": ["nosniff"], "X-Two": ["one", "two"]}):
         client = repo.client
         client.get("/v2/").refuses(404)
         response = client.get("/a/registry/v2/").is_(200)

@@ -30,6 +30,7 @@ from .content import (
     encode,
     image,
     index,
+    short,
 )
 from .wire import Client, Connection, Response, chunked, head
 
@@ -144,7 +145,7 @@ def test_the_type_differs_from_the_content_type(ready: Repository, told: str, se
         encode({**image(EMPTY), "artifactType": 7}),
         encode({**image(EMPTY), "layers": [{**EMPTY, "urls": "https://x"}]}),
     ],
-    ids=range,
+    ids=short,
 )
 def test_what_is_no_image(client: Client, ready: Repository, content: bytes) -> None:
     ready.put("latest", content, OCI_MANIFEST).refuses(400, "MANIFEST_INVALID")

@@ -57,9 +57,7 @@ def check_served(response: Response, pushed: Pushed) -> None:
 
 @pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
 @pytest.mark.parametrize("by_tag", [True, False])
-@pytest.mark.parametrize(
-    "media_type", [OCI_MANIFEST, DOCKER_MANIFEST, OCI_INDEX, DOCKER_LIST, OCI_ARTIFACT, ANYTHING]
-)
+@pytest.mark.parametrize("media_type", [OCI_MANIFEST, DOCKER_MANIFEST, OCI_INDEX, DOCKER_LIST, OCI_ARTIFACT, ANYTHING])
 def test_push_and_pull(client: Client, repo: Repository, media_type: str, by_tag: bool, algorithm: str) -> None:
     content = encode(document_of(repo, media_type)) + b"\n"
     if by_tag and algorithm == "sha512":
@@ -104,7 +102,11 @@ def test_without_a_type(repo: Repository) -> None:
 
 def test_every_byte_is_kept(repo: Repository) -> None:
     document = json.dumps(document_of(repo, OCI_MANIFEST), indent=7)
-    content = b" \r\n\t" + document.replace("{", '{ "custom": "\\u00e9 \xe9 \\ud834\\udd1e", "n": 1.50E+2,', 1).encode() + b"\n\n"
+    content = (
+        b" \r\n\t"
+        + document.replace("{", '{ "custom": "\\u00e9 \xe9 \\ud834\\udd1e", "n": 1.50E+2,', 1).encode()
+        + b"\n\n"
+    )
     repo.put("latest", content, OCI_MANIFEST).is_(201)
     assert repo.get("latest").is_(200).body == content
 
@@ -162,7 +164,9 @@ def test_a_manifest_of_another_repository_is_absent(repo: Repository, other: Rep
     repo.get(pushed.digest).refuses(404, "MANIFEST_UNKNOWN")
 
 
-@pytest.mark.parametrize("tag", [".INVALID", "-x", "a" * 129, "a%20b", "a%2fb", "%2e%2e", "..", "%00", "%ff", "a%0a", "@", "é"])
+@pytest.mark.parametrize(
+    "tag", [".INVALID", "-x", "a" * 129, "a%20b", "a%2fb", "%2e%2e", "..", "%00", "%ff", "a%0a", "@", "é"]
+)
 def test_get_of_an_invalid_tag(client: Client, repo: Repository, tag: str) -> None:
     repo.image("latest")
     client.get(repo.path(f"manifests/{tag}")).refuses(404)
@@ -291,7 +295,9 @@ class TestOldDocker:
             ["application/json", DOCKER_MANIFEST],
         ],
     )
-    def test_by_tag_it_gets_the_image_for_linux_amd64(self, client: Client, repo: Repository, accept: list[str]) -> None:
+    def test_by_tag_it_gets_the_image_for_linux_amd64(
+        self, client: Client, repo: Repository, accept: list[str]
+    ) -> None:
         listed, _, child = self.push(repo, ("linux", "arm64"), ("linux", "amd64"))
         headers = [("Accept", value) for value in accept]
         response = client.get(repo.path("manifests/latest"), headers)

@@ -140,7 +140,8 @@ def test_range_that_cannot_be_satisfied(client: Client, blob: str, asked: str) -
 
 
 @pytest.mark.parametrize(
-    "value", ["bytes=abc", "bytes=", "bytes", "bytes=-", "bytes=1-2-3", "bytes=0x1-5", "bytes=1_0-2_0", "bytes=+1-5", "bytes=,"]
+    "value",
+    ["bytes=abc", "bytes=", "bytes", "bytes=-", "bytes=1-2-3", "bytes=0x1-5", "bytes=1_0-2_0", "bytes=+1-5", "bytes=,"],
 )
 def test_range_that_is_none(client: Client, blob: str, value: str) -> None:
     # RFC 9110, 14.2: an invalid ranges-specifier may be ignored or refused.
@@ -202,7 +203,9 @@ def test_several_ranges_of_a_large_blob(client: Client, repo: Repository) -> Non
     path = repo.path(f"blobs/{repo.blob(content)}")
     asked = ",".join(f"{start}-{start + 9}" for start in range(0, 2000, 50))
     parts = parts_of(client.get(path, {"Range": f"bytes={asked}"}).is_(206))
-    assert [(start, content[start : stop + 1]) for start, stop, _ in parts] == [(start, part) for start, _, part in parts]
+    assert [(start, content[start : stop + 1]) for start, stop, _ in parts] == [
+        (start, part) for start, _, part in parts
+    ]
     assert [start for start, _, _ in parts] == list(range(0, 2000, 50))
 
 
@@ -223,9 +226,7 @@ def test_overlapping_ranges_do_not_multiply_the_answer(client: Client, blob: str
     assert len(response.body) < 4 * SIZE
 
 
-@pytest.mark.parametrize(
-    "condition", ['"{0}"', "{0}", 'W/"{0}"', '"other", "{0}"', '"other","{0}" , "more"', "*"]
-)
+@pytest.mark.parametrize("condition", ['"{0}"', "{0}", 'W/"{0}"', '"other", "{0}"', '"other","{0}" , "more"', "*"])
 def test_if_none_match(client: Client, blob: str, condition: str) -> None:
     digest = digest_of(CONTENT)
     for method in ("GET", "HEAD"):

@@ -69,14 +69,16 @@ def test_unknown_repository(client: Client, repo: Repository) -> None:
     client.head(repo.path(f"referrers/{absent()}")).is_(200)
 
 
-@pytest.mark.parametrize("digest", ["sha256:bad", "bad", "latest", "md5:d41d8cd98f00b204e9800998ecf8427e", "%00", "%2e%2e", "%ff"])
+@pytest.mark.parametrize(
+    "digest", ["sha256:bad", "bad", "latest", "md5:d41d8cd98f00b204e9800998ecf8427e", "%00", "%2e%2e", "%ff"]
+)
 def test_malformed_digest(client: Client, repo: Repository, digest: str) -> None:
     client.get(repo.path(f"referrers/{digest}")).refuses(400, "DIGEST_INVALID")
 
 
 def test_image_artifact_and_index(repo: Repository, subject: Pushed) -> None:
-    of = {"subject": subject.descriptor()}
-    notes = {"org.example.note": "é \" \\ \n", "empty": ""}
+    of: Document = {"subject": subject.descriptor()}
+    notes = {"org.example.note": 'é " \\ \n', "empty": ""}
     plain = repo.push(image(descriptor(b"{}", OCI_CONFIG), **of))
     typed = repo.push(image(EMPTY, artifactType=SBOM, annotations=notes, **of), "sbom")
     untyped = repo.push(image(EMPTY, artifactType="", **of))
@@ -94,7 +96,7 @@ def test_image_artifact_and_index(repo: Repository, subject: Pushed) -> None:
 
 
 def test_filter(client: Client, repo: Repository, subject: Pushed) -> None:
-    of = {"subject": subject.descriptor()}
+    of: Document = {"subject": subject.descriptor()}
     sbom = repo.push(image(EMPTY, artifactType=SBOM, **of))
     signature = repo.push(image(EMPTY, artifactType=SIGNATURE, **of))
     plain = repo.push(image(EMPTY, **of))
@@ -173,7 +175,7 @@ def all_pages(client: Client, path: str) -> tuple[list[Document], int]:
 
 
 def test_pages(client: Client, repo: Repository, subject: Pushed) -> None:
-    of = {"subject": subject.descriptor()}
+    of: Document = {"subject": subject.descriptor()}
     pushed = [
         repo.push(image(EMPTY, artifactType=type_, annotations={"large": "x" * size, "n": str(number)}, **of))
         for type_ in (SBOM, SIGNATURE)
@@ -211,7 +213,7 @@ def test_those_of_an_old_tree_by_the_tag_schema(daemon: Daemon, repo: Repository
     subject = absent(algorithm)
     revisions = "_manifests/revisions"
     write(daemon, repo.name, "_layers", b"{}")
-    of = {"subject": {"mediaType": OCI_MANIFEST, "digest": subject, "size": 7}}
+    of: Document = {"subject": {"mediaType": OCI_MANIFEST, "digest": subject, "size": 7}}
     contents = [
         encode(image(EMPTY, artifactType=SBOM, annotations={"a": "b"}, **of)),
         encode(image(EMPTY, **of)),
@@ -238,7 +240,9 @@ def test_those_of_an_old_tree_by_the_tag_schema(daemon: Daemon, repo: Repository
     )
 
 
-@pytest.mark.parametrize("content", [b"", b"no JSON", b"[]", b"{}", encode(image(EMPTY)), encode({**index(), "manifests": [7, {}]})])
+@pytest.mark.parametrize(
+    "content", [b"", b"no JSON", b"[]", b"{}", encode(image(EMPTY)), encode({**index(), "manifests": [7, {}]})]
+)
 def test_a_tag_of_that_name_which_is_no_index_is_passed_over(daemon: Daemon, repo: Repository, content: bytes) -> None:
     repo.blob(b"{}")
     subject = absent()

@@ -107,9 +107,7 @@ def test_unknown_routes_are_json(client: Client, target: str) -> None:
         ("OPTIONS", "/v2/", "GET"),
     ],
 )
-def test_wrong_methods_are_json_and_tell_the_right_ones(
-    client: Client, method: str, target: str, allowed: str
-) -> None:
+def test_wrong_methods_are_json_and_tell_the_right_ones(client: Client, method: str, target: str, allowed: str) -> None:
     response = client.request(method, target, body=b"" if method in ("POST", "PUT", "PATCH") else None)
     # A method that no resource knows may be 501 in HTTP at large; here every wrong method is 405.
     response.refuses(405, "UNSUPPORTED")
@@ -136,7 +134,17 @@ def test_legacy_ping(client: Client) -> None:
 
 @pytest.mark.parametrize(
     "name",
-    ["tags/list", "manifests", "blobs", "x/blobs/uploads", "x/manifests/y", "referrers", "v2", "x/tags/list", "blobs/uploads"],
+    [
+        "tags/list",
+        "manifests",
+        "blobs",
+        "x/blobs/uploads",
+        "x/manifests/y",
+        "referrers",
+        "v2",
+        "x/tags/list",
+        "blobs/uploads",
+    ],
 )
 def test_repositories_that_are_called_like_routes(client: Client, name: str) -> None:
     repository = Repository(client, name)
@@ -150,7 +158,13 @@ def test_repositories_that_are_called_like_routes(client: Client, name: str) -> 
 
 
 def test_an_asterisk_and_an_authority_as_target(daemon: Daemon) -> None:
-    for method, target in (("OPTIONS", "*"), ("CONNECT", "example.org:443"), ("GET", "*"), ("GET", "v2/"), ("GET", "?")):
+    for method, target in (
+        ("OPTIONS", "*"),
+        ("CONNECT", "example.org:443"),
+        ("GET", "*"),
+        ("GET", "v2/"),
+        ("GET", "?"),
+    ):
         with Connection(daemon.address) as connection:
             connection.send(head(method, target))
             assert connection.receive(method).status < 500, (method, target)

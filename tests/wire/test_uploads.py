@@ -161,7 +161,8 @@ def test_content_range_and_length_differ(
 
 
 @pytest.mark.parametrize(
-    "content_range", ["abc", "-", "5", "5-", "-5", "4-0", "0-4-8", "-1-4", "0x0-4", "0_0-4", "+0-4", "0 - 4", "٠-4"]
+    "content_range",
+    ["abc", "-", "5", "5-", "-5", "4-0", "0-4-8", "-1-4", "0x0-4", "0_0-4", "+0-4", "0 - 4", "\u0660-4"],
 )
 def test_malformed_content_range(client: Client, repo: Repository, content_range: str) -> None:
     location = repo.start()
@@ -205,7 +206,20 @@ def test_a_session_is_of_its_repository(client: Client, repo: Repository, other:
 
 @pytest.mark.parametrize(
     "identity",
-    ["00000000-0000-4000-8000-000000000000", "x", "%20", "..%2f..", "%2e%2e", "..", ".", "a" * 300, "%00", "%ff", "é", "~"],
+    [
+        "00000000-0000-4000-8000-000000000000",
+        "x",
+        "%20",
+        "..%2f..",
+        "%2e%2e",
+        "..",
+        ".",
+        "a" * 300,
+        "%00",
+        "%ff",
+        "é",
+        "~",
+    ],
 )
 def test_unknown_sessions(client: Client, repo: Repository, identity: str) -> None:
     repo.blob()
@@ -224,7 +238,9 @@ def test_state_is_ignored(client: Client, repo: Repository) -> None:
     client.delete(with_query(repo.start(), "_state=YWJj")).is_(204)
 
 
-@pytest.mark.parametrize("digest", ["sha256:bad", "", "bad", None, "md5:d41d8cd98f00b204e9800998ecf8427e", "%00", "%ff"])
+@pytest.mark.parametrize(
+    "digest", ["sha256:bad", "", "bad", None, "md5:d41d8cd98f00b204e9800998ecf8427e", "%00", "%ff"]
+)
 def test_close_with_a_malformed_digest_keeps_the_session(client: Client, repo: Repository, digest: str | None) -> None:
     location = client.patch(repo.start(), OCTETS, b"12345").is_(202).location
     client.put(location if digest is None else with_query(location, f"digest={digest}")).refuses(400, "DIGEST_INVALID")

@@ -20,7 +20,7 @@ from tests.daemon import Address
 TIMEOUT = 15.0
 """Seconds that an answer may take on a machine that is busy with other things."""
 
-Headers = Mapping[str, str] | Iterable[tuple[str, str | bytes]]
+Headers = Mapping[str, str] | Mapping[str, bytes] | Iterable[tuple[str, str | bytes]]
 
 _STATUS_LINE = re.compile(r"(HTTP/1\.[01]) ([1-5][0-9]{2}) ?([^\r\n]*)")
 _FIELD = re.compile(r"([!#$%&'*+.^_`|~0-9A-Za-z-]+):[ \t]*([^\r\n\0]*?)[ \t]*")
@@ -116,7 +116,9 @@ def link_of(response: Response) -> str | None:
     return path_of(match[1])
 
 
-def head(method: str, target: str | bytes, headers: Headers = (), version: str = "HTTP/1.1", host: str = "wire") -> bytes:
+def head(
+    method: str, target: str | bytes, headers: Headers = (), version: str = "HTTP/1.1", host: str = "wire"
+) -> bytes:
     """The bytes of a request up to its body; a Host field comes first unless there is one or ``host`` is empty."""
     fields = list(headers.items() if isinstance(headers, Mapping) else headers)
     if host and not any(name.lower() == "host" for name, _ in fields):
@@ -186,7 +188,7 @@ class Connection:
         return self.receive(method)
 
     def ends(self) -> bytes:
-        """All that still comes, once the peer has closed the connection in whatever way; TimeoutError if it does not."""
+        """All that still comes, once the peer has closed the connection in any way; TimeoutError if it does not."""
         received, self.pending = self.pending, b""
         try:
             while content := self.socket.recv(65536):
@@ -287,9 +289,7 @@ class Client:
             self._connection.close()
             self._connection = None
 
-    def request(
-        self, method: str, target: str | bytes, headers: Headers = (), body: bytes | None = None
-    ) -> Response:
+    def request(self, method: str, target: str | bytes, headers: Headers = (), body: bytes | None = None) -> Response:
         """One request with its answer; a body, even an empty one, is sent with a Content-Length."""
         fields = list(headers.items() if isinstance(headers, Mapping) else headers)
         framed = any(name.lower() in ("content-length", "transfer-encoding") for name, _ in fields)
