@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import shutil
-import subprocess
 import tempfile
 from collections.abc import Callable, Iterator, Sequence
 from typing import TypeVar
@@ -12,12 +11,13 @@ import pytest
 from hypothesis import settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
-from twisted.trial.unittest import SkipTest, SynchronousTestCase
+from twisted.trial.unittest import SynchronousTestCase
 
 from registryd.interfaces import IContentReader, IContentWriter, IStorageDriver
 from registryd.storage.filesystem import LOCK_NAME, FilesystemDriver
 from registryd.storage.memory import MemoryDriver
 from tests.contract import driver as contract
+from tests.test_filesystem import new_folder, new_small_folder
 
 T = TypeVar("T")
 U = TypeVar("U")
@@ -25,22 +25,6 @@ U = TypeVar("U")
 PATHS = st.lists(st.sampled_from(["a", "b"]), min_size=1, max_size=3).map(lambda names: "/" + "/".join(names))
 ANY_PATHS = st.one_of(PATHS, PATHS, PATHS, PATHS, st.sampled_from([*contract.REFUSED, "/"]))
 OFFSETS = st.integers(0, 8)
-
-
-def new_folder(case: SynchronousTestCase) -> str:
-    folder = tempfile.mkdtemp()
-    case.addCleanup(shutil.rmtree, folder)
-    return folder
-
-
-def new_small_folder(case: SynchronousTestCase) -> str:
-    """A folder with a file system of its own, of 1 MiB."""
-    folder = new_folder(case)
-    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", folder], capture_output=True, text=True)
-    if mount.returncode != 0:
-        raise SkipTest(f"a file system that can be full needs root's right to mount: {mount.stderr.strip()}")
-    case.addCleanup(subprocess.run, ["umount", folder], check=True)
-    return folder
 
 
 def outcome(call: Callable[[T], object], subject: T) -> object:

@@ -25,9 +25,11 @@ from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel, parse_qs
+from twisted.web.http_headers import Headers
 from twisted.web.server import Request
 from zope.interface import implementer
 
+from registryd.http.chunked import ChunkedDecoder, MalformedChunkError
 from registryd.interfaces import IBlobReader, IFileBlobReader
 
 _log = Logger()
@@ -327,8 +329,11 @@ class StreamingChannel(HTTPChannel):
     def rawDataReceived(self, data: bytes) -> None:
         if self._draining is not None:
             self._drain(data)
-        else:
+            return
+        try:
             super().rawDataReceived(data)
+        except MalformedChunkError:
+            self._respondToBadRequestAndDisconnect()
 
     def allContentReceived(self) -> None:
         if self.length is None or self.length > _USUAL_READ:
@@ -352,6 +357,14 @@ class StreamingChannel(HTTPChannel):
         if self._first_bytes and reason.check(SSL.Error) and "http request" in str(reason.value):
             _log.warn("{peer}: plain HTTP on a port that speaks TLS", peer=shown_peer(self.transport.getPeer()))
         super().connectionLost(reason)
+
+    def writeHeaders(self, version: bytes, code: bytes, reason: bytes, headers: Headers) -> None:
+        # One write of one piece: Twisted's own, of four pieces a header, is the dearest part of a small answer.
+        lines = [b"%b %b %b" % (version, code, reason)]
+        for name, values in headers.getAllRawHeaders():
+            lines.extend([b"%b: %b" % (name, value) for value in values])
+        lines.append(b"\r\n")
+        self.transport.write(b"\r\n".join(lines))
 
     def is_idle(self) -> bool:
         """Whether nothing is in flight on the connection."""
@@ -399,6 +412,12 @@ class StreamingChannel(HTTPChannel):
         if self._deadline is not None and self._deadline.active():
             self._deadline.cancel()
         self._deadline = None
+
+    def _maybeChooseTransferDecoder(self, header: bytes, data: bytes) -> bool:
+        may_proceed: bool = super()._maybeChooseTransferDecoder(header, data)
+        if may_proceed and header == b"Transfer-Encoding" and self.length is None:
+            self._transferDecoder = ChunkedDecoder(self.requests[-1].handleContentChunk, self._finishRequestBody)
+        return may_proceed
 
     def _respondToBadRequestAndDisconnect(self) -> None:
         self.transport.writeSequence(

@@ -49,7 +49,7 @@ def test_upload_goes_on_after_a_restart(how: str, algorithm: str) -> None:
 def test_upload_cut_in_the_middle_of_a_request(how: str) -> None:
     """What came of the broken request may be kept or not; status tells, and the upload goes on from there."""
     digest = digest_of(CONTENT)
-    with Daemon() as daemon:
+    with Daemon(http={"draintimeout": "0s"}) as daemon:
         location = V2("127.0.0.1", daemon.port).start_upload("some")
         with Flight(daemon.port, "PATCH", location, len(CONTENT)) as flight:
             flight.send(CONTENT[:HALF])
