@@ -38,6 +38,7 @@ setup(
         "zope.interface>=6.0",
     ],
     extras_require={
+        "docs": ["mkdocs>=1.6,<2"],
         "test": ["hypothesis>=6.100", "pytest>=8.0", "pytest-xdist>=3.5"],
         "lint": [
             "import-linter>=2.0",

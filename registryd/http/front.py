@@ -116,6 +116,9 @@ class Front:
     def _refuse(self, request: StreamingRequest, failure: Failure) -> bytes:
         error = failure.value
         assert isinstance(error, RegistryError)
+        if error.status == 405:
+            # A registry that refuses a method refuses all that change anything. RFC 9110 asks for this header.
+            set_header(request, b"allow", b"GET, HEAD")
         return answers.error(request, error)
 
     def _no_route(self, request: StreamingRequest, failure: Failure) -> bytes:
