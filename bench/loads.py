@@ -25,7 +25,7 @@ from bench.client import (
     checked,
     location,
 )
-from bench.servers import TLS_SUITE, Server
+from bench.servers import CHECKOUT, TLS_SUITE, Server
 from bench.stores import KIB, LargeBlob, blob_folder, digest_of, push_large_blob
 
 CONNECTIONS = 8
@@ -141,6 +141,7 @@ def pull_large(server: Server, target: str, digest: str) -> Load:
             check=True,
             timeout=amount.large * _PULL_SECONDS_A_GIB,
             env=_tls_environment(server),
+            cwd=CHECKOUT,
         )
         return Work(amount.large, float(done.stdout))
 

@@ -56,7 +56,17 @@ def profile(row: Row, site: Site, seconds: int, native: bool, output: Path) -> l
 def _stacks(lines: Iterable[str]) -> Iterator[Stack]:
     for line in lines:
         frames, _, samples = line.rpartition(" ")
-        yield Stack(frames.split(";"), int(samples))
+        stack = Stack(frames.split(";"), int(samples))
+        if not _waits(stack):
+            yield stack
+
+
+def _waits(stack: Stack) -> bool:
+    # py-spy leaves out threads that sleep, but does not know that of those that wait for a lock.
+    return any(_function(frame) in _WAITING for frame in stack.frames)
+
+
+_WAITING = frozenset({"Queue.get (queue.py)", "get (queue.py)"})
 
 
 def summary(stacks: Sequence[Stack], top: int) -> Iterator[str]:
@@ -70,9 +80,15 @@ def summary(stacks: Sequence[Stack], top: int) -> Iterator[str]:
         lines[stack.frames[-1]] += stack.samples
         for function in {_function(frame) for frame in stack.frames}:
             within[function] += stack.samples
+    for outer in [function for function, samples in within.items() if samples > _OUTER * total]:
+        del within[outer]
     for title, counted in (("own time", own), ("with what it calls", within), ("own time by line", lines)):
         yield f"{title}, % of {total} samples"
         yield from (f"  {100 * samples / total:5.1f}  {name}" for name, samples in counted.most_common(top))
+
+
+# What nearly every sample has on its stack is the way into the reactor: it tells nothing.
+_OUTER = 0.97
 
 
 def _function(frame: str) -> str:

@@ -25,7 +25,7 @@ PROGRAMS = (REGISTRYD, DISTRIBUTION, NGINX)
 # The suite that all three have; Go's and OpenSSL's servers would else choose different ones.
 TLS_SUITE = "TLS_AES_128_GCM_SHA256"
 
-_CHECKOUT = Path(__file__).resolve().parent.parent
+CHECKOUT = Path(__file__).resolve().parent.parent
 _START_SECONDS = 20.0
 _STOP_SECONDS = 20.0
 _LISTENING = re.compile(r"listening on (?:https?://)?(127\.0\.0\.1:\d+)")
@@ -89,7 +89,7 @@ def running(name: str, place: Place, cpus: set[int]) -> Iterator[Server]:
         raise ServerError(f"{launch.command[0]} is not installed")
     pinned = ["taskset", "--cpu-list", ",".join(map(str, sorted(cpus))), *launch.command]
     with open(place.folder / "stdout", "wb") as out, open(place.folder / "stderr", "wb") as err:
-        process = subprocess.Popen(pinned, stdout=out, stderr=err, env=_environment(), cwd=_CHECKOUT)
+        process = subprocess.Popen(pinned, stdout=out, stderr=err, env=_environment(), cwd=CHECKOUT)
     try:
         yield Server(name, process.pid, _await_address(name, place, process, launch), place)
     finally:

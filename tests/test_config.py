@@ -1,4 +1,4 @@
-"""The configuration: every rule that Distribution's has, each error with its line, and no text that gets anything but those."""
+"""The configuration: every rule that Distribution's has, each error with its line; and no text gets anything else."""
 
 from __future__ import annotations
 
@@ -206,8 +206,8 @@ class TestStorage:
         ],
     )
     def test_purging(self, section: str, meant: Purging | None) -> None:
-        text = f"version: 0.1\nstorage:\n  filesystem:\n  maintenance:\n    uploadpurging: {section}\nhttp: {{addr: 'h:1'}}\n"
-        assert read(text).storage.purging == meant
+        text = f"storage:\n  filesystem:\n  maintenance:\n    uploadpurging: {section}\n"
+        assert read(f"version: 0.1\n{text}http: {{addr: 'h:1'}}\n").storage.purging == meant
 
 
 class TestValues:
@@ -217,8 +217,8 @@ class TestValues:
         ("text", "meant"),
         [
             ("168h", 7 * DAY), ("1h30m", 5400.0), ("500ms", 0.5), ("1.5h", 5400.0), (".5s", 0.5), ("1.s", 1.0),
-            ("-1h", -3600.0), ("+3s", 3.0), ("1h1m1s1ms1us1ns", 3661.001001001), ("2µs", 2e-6), ("2μs", 2e-6), ("0", 0.0),
-            ("0s", 0.0), ("100", 1e-7), ("1000000000", 1.0), ("1_000_000_000", 1.0), ("1e9", 1.0), ("-1", -1e-9),
+            ("-1h", -3600.0), ("+3s", 3.0), ("1h1m1s1ms1us1ns", 3661.001001001),
+            ("2\u00b5s", 2e-6), ("2\u03bcs", 2e-6), ("0", 0.0), ("0s", 0.0), ("100", 1e-7), ("1000000000", 1.0), ("1_000_000_000", 1.0), ("1e9", 1.0), ("-1", -1e-9),
         ],
     )  # fmt: skip
     def test_duration(self, text: str, meant: float) -> None:
@@ -266,7 +266,7 @@ class TestValues:
     def test_integer(self, text: str, meant: int) -> None:
         assert integer(scalar(text)) == meant
 
-    @pytest.mark.parametrize("text", ["", "x", "1.5", "1 000", "9223372036854775808", "1" * 5000, "1e999", "١"])
+    @pytest.mark.parametrize("text", ["", "x", "1.5", "1 000", "9223372036854775808", "1" * 5000, "1e999", "\u0661"])
     def test_no_integer(self, text: str) -> None:
         with pytest.raises(Invalid, match="is not a whole number"):
             integer(scalar(text))
@@ -512,7 +512,7 @@ ERRORS = """
 6 http.tls.minimumtls: 'tls1.0' is not supported: use tls1.2 or tls1.3
   tls:
     minimumtls: tls1.0
-6 http.tls.clientauth: 'x' is not supported: use request-client-cert, 
+6 http.tls.clientauth: 'x' is not supported: use request-client-cert,
   tls:
     clientauth: x
 5 http.tls.key: missing: http.tls.certificate needs it
@@ -521,7 +521,7 @@ ERRORS = """
 6 http.tls.key: set without http.tls.certificate: the daemon would speak plain HTTP
   tls:
     key: /k
-6 http.tls.clientcas: set without http.tls.certificate: 
+6 http.tls.clientcas: set without http.tls.certificate:
   tls:
     clientcas: [/a]
 6 http.tls.letsencrypt: cannot stand beside http.tls.certificate
@@ -838,7 +838,7 @@ class TestEnvironment:
         line = refused(BASE, {"REGISTRY_HTTP_TLS_CLIENTCAS_1": "/x"})
         assert line == "REGISTRY_HTTP_TLS_CLIENTCAS_1: undefined index 1: the next one is 0"
 
-    @pytest.mark.parametrize("index", ["A", "-1", "", "1.5", "٣", "9999999999"])
+    @pytest.mark.parametrize("index", ["A", "-1", "", "1.5", "\u0663", "9999999999"])
     def test_index_is_a_number(self, index: str) -> None:
         assert "a list is indexed by a number" in refused(BASE, {f"REGISTRY_HTTP_TLS_CLIENTCAS_{index}": "/x"})
 
@@ -865,13 +865,22 @@ class TestEnvironment:
 
     def test_below_a_section_that_the_file_has(self) -> None:
         """Distribution ignores this variable: it cannot set keys of a map that came from the file."""
-        text = "version: 0.1\nstorage:\n  filesystem:\n  maintenance:\n    uploadpurging: {enabled: true, age: 1h}\nhttp: {addr: 'h:1'}\n"
+        text = BASE.replace("/data}", "/data}, maintenance: {uploadpurging: {enabled: true, age: 1h}}")
         name = "REGISTRY_STORAGE_MAINTENANCE_UPLOADPURGING"
         assert read(text, {f"{name}_ENABLED": "false"}).storage.purging is None
         assert read(text, {f"{name}_AGE": "2h"}).storage.purging == Purging(7200.0, DAY, False)
 
-    @pytest.mark.parametrize("name", ["REGISTRY_PORT", "REGISTRY_SERVICE_HOST", "REGISTRY_SERVICE_PORT_HTTP",
-                                      "REGISTRY_PORT_5000_TCP", "REGISTRY_PORT_5000_TCP_ADDR", "REGISTRY_HTTP_SERVICE_HOST"])  # fmt: skip
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "REGISTRY_PORT",
+            "REGISTRY_SERVICE_HOST",
+            "REGISTRY_SERVICE_PORT_HTTP",
+            "REGISTRY_PORT_5000_TCP",
+            "REGISTRY_PORT_5000_TCP_ADDR",
+            "REGISTRY_HTTP_SERVICE_HOST",
+        ],
+    )
     def test_service_links_only_warn(self, name: str) -> None:
         config = read(BASE, {name: "tcp://10.0.0.1:5000"})
         assert len(config.warnings) == 1
@@ -892,8 +901,17 @@ class TestEnvironment:
             f"{wrong}: unrecognized environment variable, ignored (did you mean {right}?)"
         ]
 
-    @pytest.mark.parametrize("name", ["REGISTRY_HEALTH_FILE_0_FILE", "REGISTRY_LOG_HOOKS_0_OPTIONS", "REGISTRY_", "REGISTRY_HTTP_",
-                                      "REGISTRY_HTTP_ADDR_X", "REGISTRY_STORAGE_AZURE_MAX_RETRIES"])  # fmt: skip
+    @pytest.mark.parametrize(
+        "name",
+        [
+            "REGISTRY_HEALTH_FILE_0_FILE",
+            "REGISTRY_LOG_HOOKS_0_OPTIONS",
+            "REGISTRY_",
+            "REGISTRY_HTTP_",
+            "REGISTRY_HTTP_ADDR_X",
+            "REGISTRY_STORAGE_FILESYSTEM_MAX_THREADS",
+        ],
+    )
     def test_names_that_lead_nowhere(self, name: str) -> None:
         config = read(BASE, {name: "x"})
         assert len(config.warnings) == 1 and config.warnings[0].startswith(f"{name}: unrecognized")
@@ -929,7 +947,7 @@ class TestEnvironment:
         assert line == "config.yml:5: needs a mapping of keys to values, for REGISTRY_LOG_LEVEL to set one"
 
     def test_every_key_has_its_variable(self) -> None:
-        """A list or a map of the operator's choice is where a name needs more than keys; all others set what they name."""
+        """All but those of lists and maps of the operator's choice, whose names need more than keys."""
         for name in variables():
             assert not any("unrecognized" in line for line in warnings_of({name: ""})), name
 
@@ -1024,7 +1042,10 @@ class TestDistributionsFiles:
         assert config.storage.rootdirectory == "/var/lib/registry-cache"
         assert config.proxy is not None and config.proxy.remote is not None
         assert config.proxy.remote.urls == ("https://registry-1.docker.io",)
-        assert (config.warnings, config.unbuilt) == ((), ("storage.cache.blobdescriptor: redis", "redis", "proxy"))
+        assert (config.warnings, config.unbuilt) == (
+            (),
+            ("storage.cache.blobdescriptor: redis", "http.debug", "redis", "proxy"),
+        )
 
 
 class TestUnbuilt:
@@ -1092,7 +1113,7 @@ class TestUnbuilt:
 NAMES = sorted({part for key in dotted_keys() for part in key.split(".")} | {"x", "", "<<", "docker.io", "X-A"})
 SCALARS = st.one_of(
     st.none(), st.booleans(), st.integers(), st.floats(), st.text(max_size=12),
-    st.sampled_from(["0.1", ":5000", "inmemory", "1h", "4MiB", "tls1.2", "https://r.example", "yes", "(", "a*", "\0", "json"]),
+    st.sampled_from(["0.1", ":5000", "inmemory", "1h", "4MiB", "tls1.2", "https://r.example", "yes", "(", "a*", "\0"]),
 )  # fmt: skip
 TREES = st.recursive(
     SCALARS,
@@ -1195,27 +1216,37 @@ class TestPatterns:
         assert compile_pattern(pattern).search(text) == (re.search(same, text, re.ASCII) is not None)
 
     @pytest.mark.parametrize(
-        ("pattern", "text", "found"),
+        ("pattern", "text"),
         [
-            ("^$", "", True), ("^$", "x", False), ("", "anything", True), ("a$", "a\n", False), ("(?m)a$", "a\n", True),
-            ("(?m)^b", "a\nb", True), ("^b", "a\nb", False), (r"\Ab", "b", True), (r"b\z", "ab", True), ("a.b", "a\nb", False),
-            ("(?s)a.b", "a\nb", True), ("(?i)HTTPS", "https", True), ("x(?i)Y", "xy", True), ("x(?i:Y)Z", "xyz", False),
-            (r"\Qa.b\E+", "a.bb", True), (r"\Qa.b\E", "axb", False), (r"[\w.-]+@[\d]", "a-b@1", True), (r"[]a]", "]", True),
-            ("[^]a]", "]", False), (r"[a\]]", "]", True), (r"[\\a]b", "\\b", True), ("[a-]", "-", True), (r"\x{1F600}", "\U0001f600", True),
-            ("a{2}", "a", False), ("a{2}", "aa", True), ("a{0}b", "b", True), ("a{2,}$", "aaa", True), ("^a{1,2}$", "aaa", False),
-            ("a{,2}", "a{,2}", True), ("{", "{", True), (r"\pa".replace("p", "t"), "\ta", True), (r"(?P<n>a)(?<m>b)", "ab", True),
-            (r"[^\s]", " ", False), (r"[[:^digit:]]", "1", False), (r"\D", "1", False), (r"\Bb", "ab", True), ("(|a)b", "b", True),
-            ("(a*)*b", "aaab", True), (r"\060", "0", True), ("é", "É", False), ("(?i)é", "É", True), (r"\S", "\v", True),
+            ("^$", ""), ("", "anything"), ("(?m)a$", "a\n"), ("(?m)^b", "a\nb"), (r"\Ab", "b"), (r"b\z", "ab"),
+            ("(?s)a.b", "a\nb"), ("(?i)HTTPS", "https"), ("x(?i)Y", "xy"), ("(?i)a(?-i)b", "Ab"), ("(?i)\u00e9", "\u00c9"),
+            (r"\Qa.b\E+", "a.bb"), (r"\Qa.b", "a.b"), (r"[\w.-]+@[\d]", "a-b@1"), (r"[]a]", "]"), (r"[a\]]", "]"),
+            (r"[\\a]b", "\\b"), (r"[\\a]b", "ab"), ("[a-]", "-"), (r"[\--/]", "."), (r"\x{1F600}", "\U0001f600"),
+            ("^a{2}$", "aa"), ("^a{0}b", "b"), ("a{2,}$", "aaa"), ("^a{,2}$", "a{,2}"), ("{", "{"), (r"\060", "0"), (r"\ta", "\ta"),
+            (r"(?P<n>a)(?<m>b)", "ab"), (r"\Bb", "ab"), ("(|a)b", "b"), ("(a*)*b", "aaab"), (r"\S", "\v"), ("[[:^digit:]]", "a"),
         ],
     )  # fmt: skip
-    def test_meaning(self, pattern: str, text: str, found: bool) -> None:
-        assert compile_pattern(pattern).search(text) is found
+    def test_match(self, pattern: str, text: str) -> None:
+        assert compile_pattern(pattern).search(text) is True
+
+    @pytest.mark.parametrize(
+        ("pattern", "text"),
+        [
+            ("^$", "x"), ("a$", "a\n"), ("^b", "a\nb"), ("a.b", "a\nb"), ("x(?i:Y)Z", "xyz"), ("(?i)a(?-i)b", "AB"),
+            (r"\Qa.b\E", "axb"), ("[^]a]", "]"), ("a{2}", "a"), ("^a{1,2}$", "aaa"), (r"[^\s]", " "), ("[[:^digit:]]", "1"),
+            (r"\D", "1"), ("\u00e9", "\u00c9"), (r"\bb", "ab"), (r"[\\a]b", "b"), ("(?i)[^a]", "A"),
+        ],
+    )  # fmt: skip
+    def test_no_match(self, pattern: str, text: str) -> None:
+        assert compile_pattern(pattern).search(text) is False
 
     @pytest.mark.parametrize(
         "pattern",
-        ["(", ")", "a)", "*", "a**", "+a", "[", "[]", "[a", "[b-a]", "\\", r"\p{Greek}", r"\k", r"\1x".replace("1", "9"), "(?=a)",
-         "(?<!a)", "(?P<>a)", "a{2,1}", "a{1001}", "(a{1000}){1000}", "((a{0}){1000}){1000}", "(?x)", "[[:nope:]]", r"\x{110000}",
-         "(" * 10_000, "(?:" * 60 + ")" * 60, r"\xZ"],
+        [
+            "(", ")", "a)", "*", "a**", "+a", "[", "[]", "[a", "[b-a]", "\\", r"\p{Greek}", r"\k", r"\9", "(?=a)", "(?<!a)",
+            "(?P<>a)", "(?x)", "a{2,1}", "a{1001}", "(a{1000}){1000}", "((a{0}){1000}){1000}", "[[:nope:]]", r"\x{110000}",
+            "(" * 10_000, "(?:" * 60 + ")" * 60, r"\xZ", r"[\p]", "(?i",
+        ],
     )  # fmt: skip
     def test_refused(self, pattern: str) -> None:
         with pytest.raises(Invalid):

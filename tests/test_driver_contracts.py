@@ -188,9 +188,6 @@ class DriversAgree(RuleBasedStateMachine):
     @precondition(lambda self: self.writers)
     @rule(data=st.data(), size=OFFSETS)
     def truncate(self, data: st.DataObject, size: int) -> None:
-        # What a reader that is open still sees of what is cut off is not promised.
-        while self.readers:
-            alike(lambda reader: reader.close(), self.readers.pop())
         alike(lambda writer: writer.truncate(size), data.draw(st.sampled_from(self.writers)))
 
     @precondition(lambda self: self.writers)

@@ -64,9 +64,9 @@ def files(root: str) -> Contents:
     return found
 
 
-def write(driver: IStorageDriver, path: str, content: bytes) -> None:
+def write(driver: IStorageDriver, path: str, *buffers: bytes) -> None:
     writer = driver.writer(path, True)
-    writer.write([content])
+    writer.write(buffers)
     writer.sync()
     writer.close()
 
@@ -284,14 +284,16 @@ class FailureTests(SynchronousTestCase):
             driver = FilesystemDriver(root)
             driver.put_content("/f/a", b"old")
             made = {folder for folder, _, _ in os.walk(root)}
+            failed = False
             try:
                 with before(nth(number), failing(errno.EIO)):
                     driver.put_content(path, b"new")
             except OSError as error:
-                assert error.errno == errno.EIO
+                failed = error.errno == errno.EIO
             except AssertionError:
                 assert files(root)[path] == b"new"
                 return
+            assert failed
             held = files(root)
             assert held.get(path) == b"new" or {folder for folder, _, _ in os.walk(root)} == made
             yield held
@@ -316,6 +318,20 @@ class FailureTests(SynchronousTestCase):
         assert (writer.size, files(self.root)) == (5, {"/a": b"begin"})
         writer.write([b"end"])
         assert (writer.size, files(self.root)) == (8, {"/a": b"beginend"})
+
+    def test_write_in_parts(self) -> None:
+        soft, hard = resource.getrlimit(resource.RLIMIT_FSIZE)
+        self.addCleanup(resource.setrlimit, resource.RLIMIT_FSIZE, (soft, hard))
+        buffers = [bytes([number]) * 40 for number in range(5)]
+
+        def lift_the_limit() -> None:
+            resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+        for size in (90, 120):
+            resource.setrlimit(resource.RLIMIT_FSIZE, (size, hard))
+            with before(is_call(os.writev, 1), lift_the_limit):
+                write(self.driver, f"/{size}", *buffers)
+            assert self.driver.get_content(f"/{size}") == b"".join(buffers)
 
     def test_writer_that_cannot_take_back_is_closed(self) -> None:
         writer = self.driver.writer("/a", True)

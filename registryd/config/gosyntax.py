@@ -128,13 +128,14 @@ class _Parser:
     def _sequence(self) -> Tree:
         parts: list[Tree] = []
         while self.at < len(self.text) and self.text[self.at] not in "|)":
-            if self._take("\\Q"):
-                literal, _, _ = self.text[self.at :].partition("\\E")
-                self.at = min(self.at + len(literal) + 2, len(self.text))
-                parts += [self._literal(ord(character)) for character in literal]
-            else:
-                parts.append(self._repeated(self._atom()))
+            quoted = self._quoted() if self._take("\\Q") else [self._atom()]
+            parts += [*quoted[:-1], *(self._repeated(last) for last in quoted[-1:])]
         return Row(tuple(parts))
+
+    def _quoted(self) -> list[Tree]:
+        literal, end, _ = self.text[self.at :].partition("\\E")
+        self.at += len(literal) + len(end)
+        return [self._literal(ord(character)) for character in literal]
 
     def _repeated(self, atom: Tree) -> Tree:
         bounds = self._bounds()

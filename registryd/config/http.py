@@ -116,7 +116,7 @@ def _cipher_suites(values: Values, remark: Callable[[str], None]) -> tuple[str, 
     suites = values.texts("ciphersuites")
     for suite in suites:
         if suite not in CIPHER_SUITES:
-            close = closest(suite.upper(), dict.fromkeys(CIPHER_SUITES))
+            close = closest(suite, sorted(CIPHER_SUITES))
             hint = f": did you mean {close}?" if close else ": use the IANA names, such as TLS_AES_128_GCM_SHA256"
             raise values.error("ciphersuites", f"unknown TLS cipher suite {suite[:80]!r}{hint}")
     if suites and values.text("minimumtls") == "tls1.3":

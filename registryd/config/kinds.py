@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import difflib
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Iterable, Mapping
 from typing import TypeVar
 
 import attrs
@@ -212,10 +212,11 @@ class Reading:
         self.remark(origin.says(prefix + name[:_COMPARED], f"unknown key, ignored{hint}"))
 
 
-def closest(word: str, known: Mapping[str, object]) -> str | None:
+def closest(word: str, known: Iterable[str]) -> str | None:
     """The known word that a mistyped one most likely was meant to be."""
-    matches = difflib.get_close_matches(word[:_COMPARED].lower(), known, n=1)
-    return matches[0] if matches else None
+    lower = {name.lower(): name for name in known}
+    matches = difflib.get_close_matches(word[:_COMPARED].lower(), lower, n=1)
+    return lower[matches[0]] if matches else None
 
 
 def nanoseconds_doubt(node: ScalarNode) -> str | None:

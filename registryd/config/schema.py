@@ -302,9 +302,13 @@ def dotted_keys(kind: Kind = ROOT, key: str = "") -> Iterator[str]:
 
 
 def variables(kind: Kind = ROOT, name: str = "REGISTRY") -> Iterator[str]:
-    """The environment variable of every key that has one without an index or a name of the operator's in it."""
+    """The environment variables of all keys, but for those whose names hold an index or a name of the operator's.
+
+    A key that itself holds a ``_`` (some of azure's) has none.
+    """
     if isinstance(kind, Section):
         for key, child in kind.keys.items():
             variable = f"{name}_{kind.variable(key)}"
-            yield variable
-            yield from variables(child, variable)
+            if "_" not in key:
+                yield variable
+                yield from variables(child, variable)

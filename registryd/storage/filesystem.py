@@ -27,11 +27,11 @@ LOCK_NAME: Final = "registryd.lock"
 
 _T = TypeVar("_T")
 
-_READ: Final = os.O_RDONLY | os.O_CLOEXEC
-_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC
-_NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC
-_APPEND: Final = os.O_RDWR | os.O_APPEND | os.O_CLOEXEC
-_LOCK: Final = os.O_RDWR | os.O_CREAT | os.O_CLOEXEC
+_READ: Final = os.O_RDONLY
+_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY
+_NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL
+_APPEND: Final = os.O_RDWR | os.O_APPEND
+_LOCK: Final = os.O_RDWR | os.O_CREAT
 
 _FIRST_READ: Final = 64 * 1024
 _NEXT_READ: Final = 1024 * 1024
@@ -270,8 +270,6 @@ def _open_writer(place: str, flags: int) -> _FileWriter:
             status = os.fstat(descriptor)
             if os.path.samestat(status, os.stat(place)):
                 return _FileWriter(descriptor, status.st_size)
-        except FileNotFoundError:
-            pass
         except BaseException:
             os.close(descriptor)
             raise
@@ -366,7 +364,7 @@ def _replace(place: str, content: bytes) -> None:
 
 def _write_all(descriptor: int, buffers: Sequence[bytes]) -> int:
     """Write buffers one after another, in as many calls as it takes; how many bytes they are."""
-    pending: list[bytes | memoryview] = [buffer for buffer in buffers if buffer]
+    pending: list[bytes | memoryview] = list(buffers)
     total = 0
     while pending:
         written = os.writev(descriptor, pending[:_BUFFERS_A_CALL])

@@ -16,7 +16,6 @@ from registryd.interfaces import IContentReader, IContentWriter, IStorageDriver,
 
 @attrs.define(eq=False)
 class _Content:
-    # Its bytes are appended to, never changed in place: readers keep what they opened.
     data: bytearray
     modified: float = attrs.field(factory=time.time)
     writing: bool = False
@@ -26,14 +25,6 @@ class _Content:
 class _Folder:
     entries: dict[str, _Folder | _Content] = attrs.field(factory=dict)
     modified: float = attrs.field(factory=time.time)
-
-    def put(self, name: str, entry: _Folder | _Content) -> None:
-        self.entries[name] = entry
-        self.modified = time.time()
-
-    def remove(self, name: str) -> None:
-        del self.entries[name]
-        self.modified = time.time()
 
     def contents(self) -> Iterator[_Content]:
         """All content in the folder, at any depth."""
@@ -67,7 +58,7 @@ class MemoryDriver:
     def reader(self, path: str) -> IContentReader:
         with self._guard:
             content = self._content(path)
-            return _MemoryReader(self._guard, _Content(content.data), len(content.data))
+            return _MemoryReader(self._guard, content, len(content.data))
 
     def writer(self, path: str, create: bool) -> IContentWriter:
         _split(path)
@@ -110,13 +101,13 @@ class MemoryDriver:
             content = self._content(source)
             self._put(target, content)
             if source != target:
-                self._folder(above).remove(name)
+                del self._folder(above).entries[name]
 
     def delete(self, path: str) -> None:
         above, name = _split(path)
         with self._guard:
             self._entry(path)
-            self._folder(above).remove(name)
+            del self._folder(above).entries[name]
 
     def prune(self, path: str, stop: str) -> None:
         _split(path)
@@ -177,9 +168,7 @@ class MemoryDriver:
         """The folder that names lead to, made where it is missing."""
         folder = self._root
         for name in names:
-            if name not in folder.entries:
-                folder.put(name, _Folder())
-            entry = folder.entries[name]
+            entry = folder.entries.setdefault(name, _Folder())
             if isinstance(entry, _Content):
                 raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), name)
             folder = entry
@@ -190,7 +179,7 @@ class MemoryDriver:
         folder = self._folder(above)
         if isinstance(folder.entries.get(name), _Folder):
             raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR), path)
-        folder.put(name, content)
+        folder.entries[name] = content
 
 
 @implementer(IContentReader)
@@ -233,7 +222,7 @@ class _MemoryWriter(_MemoryReader):
     def truncate(self, size: int) -> None:
         with self._guard:
             content = self._opened()
-            content.data = content.data[:size]
+            del content.data[size:]
             content.modified = time.time()
             self.size = len(content.data)
 

@@ -44,6 +44,20 @@ class Flight:
     def send(self, content: bytes) -> None:
         self._socket.sendall(content)
 
+    def send_some(self, count: int) -> int:
+        """Send so many bytes, all alike, or as many as are taken within the patience; how many they were."""
+        part, left = bytes(1 << 16), count
+        try:
+            while left:
+                left -= self._socket.send(part[:left])
+        except TimeoutError:
+            pass
+        return count - left
+
+    def patience(self, seconds: float) -> None:
+        """How long a step may take from now on."""
+        self._socket.settimeout(seconds)
+
     def response(self) -> http.client.HTTPResponse:
         """The response, with its head read."""
         response = http.client.HTTPResponse(self._socket, method=self._method)

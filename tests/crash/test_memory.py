@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import hashlib
-import re
 import shutil
 import ssl
 import tempfile
@@ -19,6 +18,7 @@ from tests.clients.v2 import V2, with_digest
 from tests.daemon import Daemon
 
 from .flight import Flight
+from .memory import peak
 
 LIMIT = 250_000_000
 MIB = 1 << 20
@@ -37,13 +37,6 @@ def digest(number: int, size: int) -> str:
     for part in parts(number, size):
         state.update(part)
     return f"sha256:{state.hexdigest()}"
-
-
-def peak(daemon: Daemon) -> int:
-    """The most memory that the daemon has had resident, in bytes."""
-    match = re.search(r"VmHWM:\s+(\d+) kB", Path(f"/proc/{daemon.pid}/status").read_text())
-    assert match is not None
-    return int(match[1]) * 1024
 
 
 def push(port: int, number: int, size: int, expected: str, tls: ssl.SSLContext | None = None) -> None:

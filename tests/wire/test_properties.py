@@ -7,7 +7,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from hypothesis import HealthCheck, example, given, settings
+from hypothesis import HealthCheck, Phase, example, given, settings
 from hypothesis import strategies as st
 
 from tests.daemon import Daemon
@@ -33,6 +33,8 @@ bounded = settings(
     max_examples=120,
     deadline=None,
     database=None,
+    # An example that fails by a timeout takes seconds; shrinking it would take minutes.
+    phases=(Phase.explicit, Phase.generate),
     suppress_health_check=[HealthCheck.function_scoped_fixture, HealthCheck.too_slow],
 )
 
