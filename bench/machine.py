@@ -7,6 +7,7 @@ import platform
 import re
 import subprocess
 import sys
+import timeit
 from collections.abc import Iterator, Sequence
 from datetime import datetime, timezone
 from importlib import metadata
@@ -47,14 +48,30 @@ def describe(folder: Path) -> list[str]:
     return [
         f"{datetime.now(timezone.utc):%Y-%m-%d %H:%M} UTC; {_cpu_model()}, {os.cpu_count()} CPUs;"
         f" Linux {platform.release()}; stores on {_file_system(folder)}",
-        f"registryd: this checkout, Python {platform.python_version()}, {_packages('twisted', 'klein', 'pyOpenSSL')},"
-        f" {_first_line([sys.executable, '-c', _OPENSSL_OF_REGISTRYD])}",
+        f"registryd: this checkout, {_packages('twisted', 'klein', 'pyOpenSSL')},"
+        f" {_first_line([sys.executable, '-c', _OPENSSL_OF_REGISTRYD])}, Python {platform.python_version()} that"
+        f" {_interpreter_speed()}",
         f"peers: {_first_line(['docker-registry', '--version'])}; {_first_line(['nginx', '-v'])},"
         f" {_openssl_of_nginx()}; load: {_first_line(['wrk', '-v'])}, Python",
     ]
 
 
 _OPENSSL_OF_REGISTRYD = "from OpenSSL import SSL; print(SSL.SSLeay_version(SSL.SSLEAY_VERSION).decode())"
+
+
+def _interpreter_speed() -> str:
+    """What tells interpreters of one version apart: how fast one is depends on how it was built.
+
+    One without profile-guided optimization takes half as long again.
+    """
+
+    def work() -> None:
+        names: dict[str, int] = {}
+        for number in range(1000):
+            names["name-%d" % (number % 50)] = number  # noqa: UP031
+
+    microseconds = min(timeit.repeat(work, number=100, repeat=10)) * 1e6 / 100
+    return f"formats and stores 1,000 strings in {microseconds:.0f} µs"
 
 
 def _cpu_model() -> str:

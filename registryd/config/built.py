@@ -10,7 +10,7 @@ BUILT: Mapping[str, frozenset[str] | None] = {
     # A key stands for all below it. Where only some values are built, they are listed.
     "version": None,
     "log.level": None,
-    "log.formatter": frozenset({"text", "json"}),
+    "log.formatter": None,
     "log.fields": None,
     "log.accesslog": None,
     "loglevel": None,

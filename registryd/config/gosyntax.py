@@ -169,9 +169,13 @@ class _Parser:
             return Characters(((0, _LAST),)) if "s" in self.flags else Characters(((10, 10),), negated=True)
         if character in "^$":
             return Assertion(character if "m" in self.flags else {"^": "A", "$": "z"}[character])
-        if character in "*+?":
-            raise Invalid(f"has a {character} with nothing to repeat")
-        return self._literal(ord(character))
+        self.at -= 1
+        self._repeats_nothing()
+        return self._literal(ord(self._next()))
+
+    def _repeats_nothing(self) -> None:
+        if self._bounds() is not None:
+            raise Invalid("has a repetition with nothing to repeat")
 
     def _literal(self, code: int) -> Characters:
         return Characters(((code, code),), fold="i" in self.flags)
@@ -184,6 +188,7 @@ class _Parser:
                 raise Invalid("has a group (? that is not supported, such as a look-ahead")
             self.flags = (self.flags | set(match[1] or "")) - set(match[2] or "")
             if match[3] == ")":
+                self._repeats_nothing()
                 return Row(())
         self.depth += 1
         if self.depth > _MAX_GROUPS:

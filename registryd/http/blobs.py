@@ -11,8 +11,9 @@ from twisted.python.failure import Failure
 
 from registryd.errors import RangeInvalid
 from registryd.http.answers import Answer, body, empty, set_header
+from registryd.http.body import BodyLost
 from registryd.http.headers import Span, is_known, ranges
-from registryd.http.streaming import BodyLost, StreamingRequest
+from registryd.http.streaming import StreamingRequest
 from registryd.interfaces import IBlobReader, IRegistry
 from registryd.model import OCTET_STREAM, Descriptor
 from registryd.reference import Digest, RepositoryName

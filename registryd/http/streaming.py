@@ -7,7 +7,6 @@ names; tests/test_streaming.py fails first where Twisted changes.
 
 from __future__ import annotations
 
-import os
 from typing import Any, Protocol
 
 from OpenSSL import SSL
@@ -15,11 +14,8 @@ from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import (
     IAddress,
-    IConsumer,
     IDelayedCall,
     IFileDescriptor,
-    IPullProducer,
-    IPushProducer,
 )
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
@@ -27,9 +23,10 @@ from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel, parse_qs
 from twisted.web.http_headers import Headers
 from twisted.web.server import Request
-from zope.interface import implementer
 
+from registryd.http.body import BodyLost, RequestBody
 from registryd.http.chunked import ChunkedDecoder, MalformedChunkError
+from registryd.http.sendfile import SendFile
 from registryd.interfaces import IBlobReader, IFileBlobReader
 
 _log = Logger()
@@ -39,13 +36,8 @@ BULK_READ = 256 * 1024
 
 _USUAL_READ = 64 * 1024
 
-DRAIN_LIMIT = 1024 * 1024
 DRAIN_SECONDS = 2.0
-"""How much of a body is read and dropped after an early answer, and for how long: a client that still sends would else
-get a reset in place of the answer."""
-
-SENDFILE_TURN = 1024 * 1024
-READ_AHEAD = 4 * 1024 * 1024
+"""How long a body is read and dropped after an answer that did not wait for it."""
 
 _BAD_REQUEST = b'{"errors":[{"code":"UNSUPPORTED","message":"malformed HTTP request"}]}'
 
@@ -55,100 +47,20 @@ def shown_peer(address: IAddress) -> str:
     return address.host if isinstance(address, IPv4Address | IPv6Address) else "-"
 
 
-class BodyLost(Exception):
-    """The client left before the whole body had come."""
-
-
-@implementer(IPushProducer)
-class RequestBody:
-    """The body of a request. It waits for a consumer; a client that wants to be asked for it is asked then."""
-
-    def __init__(self, channel: StreamingChannel, length: int | None, expects_continue: bool) -> None:
-        self.length = length
-        self.unfinished = length != 0
-        self._channel = channel
-        self._expects_continue = expects_continue
-        self._consumer: IConsumer | None = None
-        self._done: Deferred[None] | None = None
-        self._early: list[bytes] = []
-        self._failure: Failure | None = None
-
-    def deliver_to(self, consumer: IConsumer) -> Deferred[None]:
-        """Write the body to a consumer as it comes; fires at its end, or when the consumer stops it.
-
-        Errors:
-            BodyLost: the client left before the end.
-        """
-        done = self._done = Deferred[None]()
-        if self._failure is not None:
-            self._end(self._failure)
-            return done
-        self._consumer = consumer
-        consumer.registerProducer(self, True)
-        for data in self._early:
-            consumer.write(data)
-        self._early = []
-        if not self.unfinished:
-            self._end(None)
-        elif self._done is not None:
-            if self._expects_continue:
-                self._expects_continue = False
-                self._channel.ask_for_body()
-            self._channel.resume_body()
-        return done
-
-    def pauseProducing(self) -> None:
-        if self.unfinished:
-            self._channel.pause_body()
-
-    def resumeProducing(self) -> None:
-        if self.unfinished:
-            self._channel.resume_body()
-
-    def stopProducing(self) -> None:
-        self._end(None)
-
-    def came(self, data: bytes) -> None:
-        """More of the body is here."""
-        if self._consumer is not None:
-            self._consumer.write(data)
-        elif self._done is None:
-            self._early.append(data)
-            self._channel.pause_body()
-
-    def ended(self) -> None:
-        """The whole body is here."""
-        self.unfinished = False
-        if self._consumer is not None:
-            self._end(None)
-
-    def lost(self) -> None:
-        """The rest of the body will not come."""
-        if self.unfinished:
-            self._failure = Failure(BodyLost())
-            self._end(self._failure)
-
-    def _end(self, failure: Failure | None) -> None:
-        if self._consumer is not None:
-            self._consumer.unregisterProducer()
-            self._consumer = None
-        done, self._done = self._done, None
-        if done is not None:
-            done.callback(None) if failure is None else done.errback(failure)
-
-
 class StreamingRequest(Request):
     """A request that is dispatched when its headers are in. ``body`` is what follows them."""
 
     defaultContentType = None
     channel: StreamingChannel
     body: RequestBody
+    _has_headers = False
     _dispatched = False
 
     def gotLength(self, length: int | None) -> None:
         expectation = self.requestHeaders.getRawHeaders(b"expect")
         expects_continue = expectation is not None and expectation[0].lower() == b"100-continue"
         self.body = RequestBody(self.channel, length, expects_continue)
+        self._has_headers = True
 
     def handleContentChunk(self, data: bytes) -> None:
         self.body.came(data)
@@ -167,16 +79,19 @@ class StreamingRequest(Request):
             self.dispatch(command, path, version)
 
     def write(self, data: bytes) -> None:
-        if not self.startedWriting and self.body.unfinished:
-            # What follows on this connection is the rest of a body that nobody wants.
+        if not self.startedWriting and self.body.unfinished and not self.body.short:
+            # What follows on this connection is much of a body that nobody wants, or may be none of it.
             self.responseHeaders.setRawHeaders(b"connection", [b"close"])
+            self.channel.persistent = False
         if self.channel is not None:
             self.channel.resetTimeout()
         super().write(data)
 
     def connectionLost(self, reason: Failure) -> None:
-        self.body.lost()
+        # First what cancels the endpoints that can be: the loss of a body is then told to those alone that go on.
         super().connectionLost(reason)
+        if self._has_headers:
+            self.body.lost()
 
     def deliver(self, reader: IBlobReader, start: int, stop: int) -> Deferred[None]:
         """Write a part of a blob after what was written, by sendfile where both ends are plain descriptors.
@@ -191,86 +106,13 @@ class StreamingRequest(Request):
             return fail(BodyLost())
         channel.expect_progress()
         if IFileBlobReader.providedBy(reader) and channel.sends_files():
-            return _SendFile(self, channel, reader, start, stop).begin()
+            return SendFile(self, channel, reader, start, stop).begin()
         return reader.deliver_to(self, start, stop).addErrback(self._broken)
 
     def _broken(self, failure: Failure) -> Failure:
         if self.channel is not None:
             self.channel.break_off()
         return failure
-
-
-@implementer(IPullProducer)
-class _SendFile:
-    """Sends a file in turns, whenever the transport has nothing left to send."""
-
-    def __init__(
-        self, request: StreamingRequest, channel: StreamingChannel, reader: IFileBlobReader, start: int, stop: int
-    ) -> None:
-        self._request = request
-        self._channel = channel
-        self._transport = channel.transport
-        self._file = reader.fileno()
-        self._position = start
-        self._stop = stop
-        self._read_ahead = start
-        self._begun = False
-        self._done: Deferred[None] | None = Deferred()
-
-    def begin(self) -> Deferred[None]:
-        done = self._done
-        assert done is not None
-        # The channel is a producer of its transport, of nothing: this one takes its place for a while.
-        self._transport.unregisterProducer()
-        self._transport.registerProducer(self, False)
-        self._begun = True
-        return done
-
-    def resumeProducing(self) -> None:
-        # A transport resumes a pull producer as soon as it is registered, while headers still wait to be sent.
-        if not self._begun or self._done is None:
-            return
-        if self._position >= self._stop:
-            self._end(None)
-            return
-        if self._position + SENDFILE_TURN > self._read_ahead < self._stop:
-            os.posix_fadvise(self._file, self._read_ahead, READ_AHEAD, os.POSIX_FADV_WILLNEED)
-            self._read_ahead += READ_AHEAD
-        try:
-            sent = os.sendfile(
-                self._transport.fileno(), self._file, self._position, min(SENDFILE_TURN, self._stop - self._position)
-            )
-        except BlockingIOError:
-            sent = None
-        except OSError:
-            self._break_off(Failure(BodyLost()))
-            return
-        if sent == 0:
-            self._break_off(Failure(OSError("the file ended before the size that the client was told")))
-            return
-        if sent:
-            self._position += sent
-            self._request.sentLength += sent
-            self._channel.resetTimeout()
-        self._transport.startWriting()
-
-    def stopProducing(self) -> None:
-        self._end(Failure(BodyLost()))
-
-    def _break_off(self, failure: Failure) -> None:
-        self._end(failure)
-        self._channel.break_off()
-
-    def _end(self, failure: Failure | None) -> None:
-        done, self._done = self._done, None
-        if done is None:
-            return
-        if failure is None:
-            self._transport.unregisterProducer()
-            self._transport.registerProducer(self._channel, True)
-            done.callback(None)
-        else:
-            done.errback(failure)
 
 
 class Connections(Protocol):
@@ -287,7 +129,7 @@ class StreamingChannel(HTTPChannel):
     requestFactory = StreamingRequest
     factory: Connections
     transport: Any
-    _draining: int | None = None
+    _answered: StreamingRequest | None = None
     _deadline: IDelayedCall | None = None
     _headers_read = 0
     _first_bytes = True
@@ -304,9 +146,6 @@ class StreamingChannel(HTTPChannel):
                 _log.warn("{peer}: TLS on a port that speaks plain HTTP", peer=shown_peer(self.transport.getPeer()))
                 self.transport.abortConnection()
                 return
-        if self._draining is not None:
-            self._drain(data)
-            return
         headers_read = self._headers_read
         super().dataReceived(data)
         if self.line_mode and self._headers_read == headers_read and self._deadline is None and self.timeOut:
@@ -327,9 +166,6 @@ class StreamingChannel(HTTPChannel):
             request.dispatch(self._command, self._path, self._version)
 
     def rawDataReceived(self, data: bytes) -> None:
-        if self._draining is not None:
-            self._drain(data)
-            return
         try:
             super().rawDataReceived(data)
         except MalformedChunkError:
@@ -339,13 +175,17 @@ class StreamingChannel(HTTPChannel):
         if self.length is None or self.length > _USUAL_READ:
             self._read_at_once(_USUAL_READ)
         super().allContentReceived()
+        if self._answered is not None:
+            answered, self._answered = self._answered, None
+            self._end_deadline()
+            self.requestDone(answered)
 
     def requestDone(self, request: StreamingRequest) -> None:
         if request.body.unfinished:
-            self.requests.remove(request)
-            self._draining = DRAIN_LIMIT
-            self.setTimeout(DRAIN_SECONDS)
-            self.transport.resumeProducing()
+            self._answered = request
+            self._deadline = self.callLater(DRAIN_SECONDS, self.loseConnection)
+            request.body.drop()
+            self.resume_body()
             return
         if self.factory.draining:
             self.persistent = False
@@ -395,12 +235,6 @@ class StreamingChannel(HTTPChannel):
     def break_off(self) -> None:
         """Close in a way that no client takes for the end of an answer."""
         self.transport.abortConnection()
-
-    def _drain(self, data: bytes) -> None:
-        assert self._draining is not None
-        self._draining -= len(data)
-        if self._draining < 0:
-            self.loseConnection()
 
     def _read_at_once(self, size: int) -> None:
         # With TLS it is the transport below that reads.

@@ -35,7 +35,8 @@ class Uploads:
         digest = query(request, b"digest")
         if digest is not None:
             return await self._push_at_once(registry, request, name, Digest.parse(digest))
-        algorithm = query(request, b"digest-algorithm") or ALGORITHMS[0]
+        asked = query(request, b"digest-algorithm")
+        algorithm = ALGORITHMS[0] if asked is None else asked
         new_hash(algorithm)
         writer = await registry.start_upload(name, algorithm)
         return self._session(request, name, writer.id, await writer.suspend(), 202)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+from collections.abc import Callable
 from pathlib import Path
 
 import pytest
@@ -28,10 +29,13 @@ FROM, TO = "--src-tls-verify=false", "--dest-tls-verify=false"
 INSECURE = "--tls-verify=false"
 
 
-@pytest.mark.parametrize("subject", [image([root_tar("one")]), two_platforms("all")], ids=["image", "index"])
+@pytest.mark.parametrize(
+    "make", [lambda: image([root_tar("one")]), lambda: two_platforms("all")], ids=["image", "index"]
+)
 def test_copy_from_layout_and_back(
-    containers: Containers, registry: Registry, repository: str, tmp_path: Path, subject: Image | Index
+    containers: Containers, registry: Registry, repository: str, tmp_path: Path, make: Callable[[], Image | Index]
 ) -> None:
+    subject = make()
     layout = write_layout(tmp_path / "layout", "1", subject)
     name = f"docker://{registry.address}/{repository}"
     containers.skopeo("copy", "--all", TO, f"oci:{layout}:1", f"{name}:1")

@@ -1,0 +1,118 @@
+"""The bodies of requests, on their way to whoever wants them."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IConsumer, IPushProducer
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+DRAIN_LIMIT = 1024 * 1024
+"""Bytes of a body that are read and dropped after an answer that did not wait for it: a client that still sends would
+else get a reset in place of the answer. A body that is known to be no longer does not end the connection."""
+
+
+class BodyConnection(Protocol):
+    """What a body needs of the connection that it comes over."""
+
+    def ask_for_body(self) -> None: ...
+    def pause_body(self) -> None: ...
+    def resume_body(self) -> None: ...
+    def loseConnection(self) -> None: ...
+
+
+class BodyLost(Exception):
+    """The client left before the whole body had come."""
+
+
+@implementer(IPushProducer)
+class RequestBody:
+    """The body of a request. It waits for a consumer; a client that wants to be asked for it is asked then."""
+
+    def __init__(self, connection: BodyConnection, length: int | None, expects_continue: bool) -> None:
+        self.length = length
+        self.unfinished = length != 0
+        self.short = length is not None and length <= DRAIN_LIMIT and not expects_continue
+        self._unwanted = False
+        self._dropped = 0
+        self._connection = connection
+        self._expects_continue = expects_continue
+        self._consumer: IConsumer | None = None
+        self._done: Deferred[None] | None = None
+        self._early: list[bytes] = []
+        self._failure: Failure | None = None
+
+    def deliver_to(self, consumer: IConsumer) -> Deferred[None]:
+        """Write the body to a consumer as it comes; fires at its end, or when the consumer stops it.
+
+        Errors:
+            BodyLost: the client left before the end.
+        """
+        done = self._done = Deferred[None]()
+        if self._failure is not None:
+            self._end(self._failure)
+            return done
+        self._consumer = consumer
+        consumer.registerProducer(self, True)
+        for data in self._early:
+            consumer.write(data)
+        self._early = []
+        if not self.unfinished:
+            self._end(None)
+        elif self._done is not None:
+            if self._expects_continue:
+                self._expects_continue = False
+                self._connection.ask_for_body()
+            self._connection.resume_body()
+        return done
+
+    def pauseProducing(self) -> None:
+        if self.unfinished:
+            self._connection.pause_body()
+
+    def resumeProducing(self) -> None:
+        if self.unfinished:
+            self._connection.resume_body()
+
+    def stopProducing(self) -> None:
+        self.drop()
+        self._end(None)
+
+    def came(self, data: bytes) -> None:
+        """More of the body is here."""
+        if self._consumer is not None:
+            self._consumer.write(data)
+        elif self._unwanted:
+            self._dropped += len(data)
+            if self._dropped > DRAIN_LIMIT:
+                self._connection.loseConnection()
+        else:
+            self._early.append(data)
+            self._connection.pause_body()
+
+    def drop(self) -> None:
+        """Want nothing more of the body: what comes is counted, and dropped."""
+        self._unwanted = True
+        self._early = []
+
+    def ended(self) -> None:
+        """The whole body is here."""
+        self.unfinished = False
+        if self._consumer is not None:
+            self._end(None)
+
+    def lost(self) -> None:
+        """The rest of the body will not come."""
+        if self.unfinished:
+            self._failure = Failure(BodyLost())
+            self._end(self._failure)
+
+    def _end(self, failure: Failure | None) -> None:
+        if self._consumer is not None:
+            self._consumer.unregisterProducer()
+            self._consumer = None
+        done, self._done = self._done, None
+        if done is not None:
+            done.callback(None) if failure is None else done.errback(failure)

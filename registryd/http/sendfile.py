@@ -1,0 +1,107 @@
+"""Files that go out by sendfile(2), under Twisted's transport and without its buffers."""
+
+from __future__ import annotations
+
+import os
+from typing import Any, Protocol
+
+from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IPullProducer
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from registryd.http.body import BodyLost
+from registryd.interfaces import IFileBlobReader
+
+TURN = 1024 * 1024
+"""Bytes that are sent before others get their turn."""
+
+READ_AHEAD = 4 * 1024 * 1024
+
+
+class Answering(Protocol):
+    """The request that is answered; it counts what was sent."""
+
+    sentLength: int
+
+
+class SendingChannel(Protocol):
+    """What sending needs of the connection that it goes over."""
+
+    transport: Any
+
+    def resetTimeout(self) -> None: ...
+    def break_off(self) -> None: ...
+
+
+@implementer(IPullProducer)
+class SendFile:
+    """Sends a file in turns, whenever the transport has nothing left to send."""
+
+    def __init__(
+        self, answer: Answering, channel: SendingChannel, reader: IFileBlobReader, start: int, stop: int
+    ) -> None:
+        self._answer = answer
+        self._channel = channel
+        self._transport = channel.transport
+        self._file = reader.fileno()
+        self._position = start
+        self._stop = stop
+        self._read_ahead = start
+        self._begun = False
+        self._done: Deferred[None] | None = Deferred()
+
+    def begin(self) -> Deferred[None]:
+        done = self._done
+        assert done is not None
+        # The channel is a producer of its transport, of nothing: this one takes its place for a while.
+        self._transport.unregisterProducer()
+        self._transport.registerProducer(self, False)
+        self._begun = True
+        return done
+
+    def resumeProducing(self) -> None:
+        # A transport resumes a pull producer as soon as it is registered, while headers still wait to be sent.
+        if not self._begun or self._done is None:
+            return
+        if self._position >= self._stop:
+            self._end(None)
+            return
+        if self._position + TURN > self._read_ahead < self._stop:
+            os.posix_fadvise(self._file, self._read_ahead, READ_AHEAD, os.POSIX_FADV_WILLNEED)
+            self._read_ahead += READ_AHEAD
+        try:
+            sent = os.sendfile(
+                self._transport.fileno(), self._file, self._position, min(TURN, self._stop - self._position)
+            )
+        except BlockingIOError:
+            sent = None
+        except OSError:
+            self._break_off(Failure(BodyLost()))
+            return
+        if sent == 0:
+            self._break_off(Failure(OSError("the file ended before the size that the client was told")))
+            return
+        if sent:
+            self._position += sent
+            self._answer.sentLength += sent
+            self._channel.resetTimeout()
+        self._transport.startWriting()
+
+    def stopProducing(self) -> None:
+        self._end(Failure(BodyLost()))
+
+    def _break_off(self, failure: Failure) -> None:
+        self._end(failure)
+        self._channel.break_off()
+
+    def _end(self, failure: Failure | None) -> None:
+        done, self._done = self._done, None
+        if done is None:
+            return
+        if failure is None:
+            self._transport.unregisterProducer()
+            self._transport.registerProducer(self._channel, True)
+            done.callback(None)
+        else:
+            done.errback(failure)
