@@ -38,6 +38,13 @@ class Unsupported(RegistryError):
     message = "the operation is unsupported"
 
 
+class MalformedRequest(Unsupported):
+    """What came is no request of HTTP/1.1: the specification has no code of its own for that."""
+
+    status = 400
+    message = "malformed HTTP request"
+
+
 class Unauthorized(RegistryError):
     code = "UNAUTHORIZED"
     status = 401

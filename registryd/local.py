@@ -166,22 +166,26 @@ class LocalRegistry:
     def _unknown(self, name: RepositoryName, error: RegistryError) -> RegistryError:
         return error if self._tree.has_repository(name) else NameUnknown(detail={"name": name})
 
-    def _stored_blob(self, name: RepositoryName, digest: Digest) -> str:
-        """The path of a blob that a repository holds; its link is renewed."""
+    def _stored_blob(self, name: RepositoryName, digest: Digest) -> Digest:
+        """The digest under which a blob that a repository holds is stored; its link is renewed."""
         stored = self._tree.layer(name, digest)
         if stored is None:
             raise self._unknown(name, BlobUnknown(detail={"digest": str(digest)}))
         self._promises.keep(layout.layer_link(name, digest))
-        return layout.blob_data(stored)
+        return stored
 
-    def _kept(self, path: str, error: RegistryError) -> Stat:
+    def _kept(self, digest: Digest, error: RegistryError) -> Stat:
         """What a link promises, renewed.
 
         It is looked for twice: a collector that puts back what was used meanwhile takes it away for an instant.
         """
+        path = layout.blob_data(digest)
         stat = self._promises.keep(path) or self._promises.keep(path)
         if stat is None:
             _log.error("{path}: missing behind a link", path=path)
+            raise error
+        if not stat.size and Digest.of(b"", digest.algorithm) != digest:
+            _log.error("{path}: empty, but its digest is not that of nothing", path=path)
             raise error
         return stat
 
@@ -190,11 +194,11 @@ class LocalRegistry:
         return Descriptor(OCTET_STREAM, digest, stat.size)
 
     def _open_blob(self, name: RepositoryName, digest: Digest) -> IBlobReader:
-        path = self._stored_blob(name, digest)
+        stored = self._stored_blob(name, digest)
         error = BlobUnknown(detail={"digest": str(digest)})
-        self._kept(path, error)
+        self._kept(stored, error)
         try:
-            content = self._driver.reader(path)
+            content = self._driver.reader(layout.blob_data(stored))
         except FileNotFoundError:
             raise error from None
         return blob_reader(Descriptor(OCTET_STREAM, digest, content.size), content, self._in_thread)
@@ -209,9 +213,10 @@ class LocalRegistry:
             digest = self._tree.tag(name, reference)
             self._promises.keep(layout.tag_link(name, reference))
         unknown = ManifestUnknown(detail={"reference": str(reference)})
-        if digest is None or self._promises.keep(layout.revision_link(name, digest)) is None:
+        if digest is None or not self._tree.has_revision(name, digest):
             raise self._unknown(name, unknown)
-        self._kept(layout.blob_data(digest), unknown)
+        self._promises.keep(layout.revision_link(name, digest))
+        self._kept(digest, unknown)
         return self._load(name, digest)
 
     def _load(self, name: RepositoryName, digest: Digest) -> Manifest:
@@ -247,15 +252,16 @@ class LocalRegistry:
 
     def _put_manifest(self, name: RepositoryName, manifest: Manifest, tags: Sequence[Tag]) -> Digest | None:
         document = read_document(manifest)
-        self._rules.check(document)
+        told, _ = told_media_type(manifest.content)
+        self._rules.check(document, told)
         began = self._now()
         self._renew_parts(name, manifest.digest, document)
         self._driver.put_content(layout.blob_data(manifest.digest), manifest.content)
         subject = document.subject.digest if document.subject else None
         if subject is not None:
             self._tree.write_link(layout.referrer_link(name, subject, manifest.digest), manifest.digest)
-        told = told_media_type(manifest.content)[0] == manifest.media_type
-        self._tree.put_revision(name, manifest.digest, None if told else manifest.media_type)
+        untold = None if told == manifest.media_type else manifest.media_type
+        self._tree.put_revision(name, manifest.digest, untold)
         for tag in tags:
             self._tree.put_tag(name, tag, manifest.digest)
         if self._now() - began > self._grace * SLOW_PUSH:
@@ -310,7 +316,7 @@ class LocalRegistry:
         return [part.descriptor.digest for part in document.manifests] if document else []
 
     def _referrer(self, name: RepositoryName, digest: Digest, subject: Digest) -> Referrer | None:
-        if not self._tree.exists(layout.revision_link(name, digest)):
+        if not self._tree.has_revision(name, digest):
             return None
         document = self._document(name, digest)
         if document is None or document.subject is None or document.subject.digest != subject:

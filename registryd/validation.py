@@ -21,13 +21,13 @@ class Rules:
 
     settings: Validation
 
-    def check(self, document: Document) -> None:
-        """Refuse what must not be stored, whatever the repository holds.
+    def check(self, document: Document, told: str) -> None:
+        """Refuse what must not be stored, whatever the repository holds. ``told`` is the type that the bytes tell.
 
         Errors:
             ManifestInvalid: it is of schema 1, or a layer names a URL that is not allowed.
         """
-        if document.media_type in SCHEMA1:
+        if document.media_type in SCHEMA1 or told in SCHEMA1:
             raise ManifestInvalid("schema 1 manifests are no longer accepted: push the image with a current client")
         if not self.settings.disabled:
             for part in document.blobs:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 from urllib.parse import quote, urlencode
 
 import attrs
@@ -12,11 +13,19 @@ from registryd.errors import RegistryError
 from registryd.http.headers import header
 from registryd.reference import Digest, Reference, RepositoryName
 
+_HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?|", re.ASCII)
+
 API_VERSION = (b"docker-distribution-api-version", b"registry/2.0")
 JSON = b"application/json"
 
 Answer = bytes | None
 """The rest of an answer, or None where all of it is written."""
+
+
+def is_host(value: bytes | str) -> bool:
+    """Whether a Host header is one: a name or an address with or without a port, or nothing."""
+    text = value.decode("latin-1") if isinstance(value, bytes) else value
+    return _HOST.fullmatch(text) is not None
 
 
 def set_header(request: Request, name: bytes, value: bytes | str) -> None:
@@ -49,6 +58,9 @@ def as_json(request: Request, value: object, media_type: bytes | str = JSON) -> 
 def error(request: Request, failure: RegistryError) -> bytes:
     """An error, in the form of the specification."""
     request.setResponseCode(failure.status)
+    if failure.status == 405 and not request.responseHeaders.hasHeader(b"allow"):
+        # RFC 9110 asks for it. A registry that refuses a method refuses all that change anything.
+        set_header(request, b"allow", b"GET, HEAD")
     return as_json(request, {"errors": list(failure.entries())})
 
 
@@ -86,10 +98,13 @@ class Urls:
             return self.host.rstrip("/") + path
         forwarded = _forwarded(header(request, b"forwarded") or "")
         scheme = forwarded.get("proto") or _first(header(request, b"x-forwarded-proto"))
-        host = forwarded.get("host") or _first(header(request, b"x-forwarded-host")) or header(request, b"host")
-        if not host:
-            return path
-        return f"{scheme or ('https' if request.isSecure() else 'http')}://{host}{path}"
+        scheme = (scheme or "").lower()
+        if scheme not in ("http", "https"):
+            scheme = "https" if request.isSecure() else "http"
+        host = forwarded.get("host") or _first(header(request, b"x-forwarded-host"))
+        if not host or not is_host(host):
+            host = header(request, b"host")
+        return f"{scheme}://{host}{path}" if host else path
 
 
 def _first(value: str | None) -> str | None:

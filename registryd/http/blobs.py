@@ -99,11 +99,12 @@ async def _parts(reader: IBlobReader, request: StreamingRequest, spans: Sequence
     boundary = uuid4().hex.encode("ascii")
     size = reader.descriptor.size
     heads = [
-        b"\r\n--%s\r\nContent-Type: %s\r\nContent-Range: %s\r\n\r\n"
+        b"--%s\r\nContent-Type: %s\r\nContent-Range: %s\r\n\r\n"
         % (boundary, OCTET_STREAM.encode("ascii"), span.content_range(size))
         for span in spans
     ]
     end = b"\r\n--%s--\r\n" % boundary
+    heads[1:] = [b"\r\n" + head for head in heads[1:]]
     length = sum(map(len, heads)) + sum(span.size for span in spans) + len(end)
     set_header(request, b"content-type", b"multipart/byteranges; boundary=" + boundary)
     set_header(request, b"content-length", b"%d" % length)

@@ -14,7 +14,7 @@ from twisted.web.resource import IResource, Resource
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import BaseConverter
 
-from registryd.errors import NameInvalid, NameUnknown, RegistryError, Unsupported
+from registryd.errors import MalformedRequest, NameUnknown, RegistryError, Unsupported
 from registryd.http import answers, blobs
 from registryd.http.answers import API_VERSION, Answer, Urls, as_json, set_header
 from registryd.http.lists import Lists
@@ -31,10 +31,20 @@ Endpoint = Callable[..., "Deferred[Answer] | Coroutine[Deferred[Any], Any, bytes
 _GET = ("GET", "HEAD")
 
 
-class _Anything(BaseConverter):
-    """Any text of a path, slashes and all: ``registryd.reference`` judges what it is, and can say why not."""
+class _Name(BaseConverter):
+    """All up to the last route's word: ``registryd.reference`` judges what it is, and can say why it is no name.
 
-    regex = ".*?"
+    A repository may be called like a route, ``x/manifests/y``.
+    """
+
+    regex = ".*"
+    part_isolating = False
+
+
+class _Item(BaseConverter):
+    """A tag, digest or session, whatever it looks like."""
+
+    regex = "[^/]*"
     part_isolating = False
 
 
@@ -59,7 +69,7 @@ class Front:
         self._prefix = urls.prefix.rstrip("/")
         self._app = Klein()
         self._app.url_map.merge_slashes = False
-        self._app.url_map.converters["anything"] = _Anything
+        self._app.url_map.converters.update({"name": _Name, "item": _Item})
         self._route_all(
             Manifests(urls, limits.manifest), Uploads(urls, limits.upload), Lists(limits.tags, limits.catalog)
         )
@@ -77,19 +87,19 @@ class Front:
         route = self._route
         route("/v2/", _GET, _ping)
         route("/v2/_catalog", _GET, lists.catalog)
-        route("/v2/<anything:name>/manifests/<anything:reference>", _GET, manifests.get)
-        route("/v2/<anything:name>/manifests/<anything:reference>", ("PUT",), manifests.put)
-        route("/v2/<anything:name>/manifests/<anything:reference>", ("DELETE",), manifests.delete)
-        route("/v2/<anything:name>/blobs/<anything:digest>", _GET, blobs.get)
-        route("/v2/<anything:name>/blobs/<anything:digest>", ("DELETE",), blobs.delete)
-        route("/v2/<anything:name>/blobs/uploads", ("POST",), uploads.start)
-        route("/v2/<anything:name>/blobs/uploads/", ("POST",), uploads.start)
-        route("/v2/<anything:name>/blobs/uploads/<anything:id>", _GET, uploads.status)
-        route("/v2/<anything:name>/blobs/uploads/<anything:id>", ("PATCH",), uploads.patch)
-        route("/v2/<anything:name>/blobs/uploads/<anything:id>", ("PUT",), uploads.put)
-        route("/v2/<anything:name>/blobs/uploads/<anything:id>", ("DELETE",), uploads.cancel)
-        route("/v2/<anything:name>/tags/list", _GET, lists.tags)
-        route("/v2/<anything:name>/referrers/<anything:digest>", _GET, lists.referrers)
+        route("/v2/<name:name>/manifests/<item:reference>", _GET, manifests.get)
+        route("/v2/<name:name>/manifests/<item:reference>", ("PUT",), manifests.put)
+        route("/v2/<name:name>/manifests/<item:reference>", ("DELETE",), manifests.delete)
+        route("/v2/<name:name>/blobs/<item:digest>", _GET, blobs.get)
+        route("/v2/<name:name>/blobs/<item:digest>", ("DELETE",), blobs.delete)
+        route("/v2/<name:name>/blobs/uploads", ("POST",), uploads.start)
+        route("/v2/<name:name>/blobs/uploads/", ("POST",), uploads.start)
+        route("/v2/<name:name>/blobs/uploads/<id>", _GET, uploads.status)
+        route("/v2/<name:name>/blobs/uploads/<id>", ("PATCH",), uploads.patch)
+        route("/v2/<name:name>/blobs/uploads/<id>", ("PUT",), uploads.put)
+        route("/v2/<name:name>/blobs/uploads/<id>", ("DELETE",), uploads.cancel)
+        route("/v2/<name:name>/tags/list", _GET, lists.tags)
+        route("/v2/<name:name>/referrers/<item:digest>", _GET, lists.referrers)
         route("/v1/_ping", _GET, _ping_v1)
         route("/v1/search", _GET, lists.search)
         self._app.route(self._prefix + "/v2", methods=_GET, endpoint="v2", strict_slashes=False)(self._to_v2)
@@ -116,9 +126,6 @@ class Front:
     def _refuse(self, request: StreamingRequest, failure: Failure) -> bytes:
         error = failure.value
         assert isinstance(error, RegistryError)
-        if error.status == 405:
-            # A registry that refuses a method refuses all that change anything. RFC 9110 asks for this header.
-            set_header(request, b"allow", b"GET, HEAD")
         return answers.error(request, error)
 
     def _no_route(self, request: StreamingRequest, failure: Failure) -> bytes:
@@ -149,14 +156,26 @@ class _Root(Resource):
     def render(self, request: StreamingRequest) -> int | bytes:
         for name, values in self._headers:
             request.responseHeaders.setRawHeaders(name, values)
-        try:
-            request.method.decode("ascii")
-            for part in request.postpath or ():
-                part.decode("utf-8")
-        except UnicodeDecodeError:
-            return answers.error(request, NameInvalid("the path is not UTF-8"))
+        refusal = _malformed(request)
+        if refusal is not None:
+            return answers.error(request, refusal)
+        if not request.path.isascii() or b"%" in request.path:
+            # What is no UTF-8 becomes what no name, tag or digest can hold.
+            request.postpath = [part.decode("utf-8", "replace").encode("utf-8") for part in request.postpath or ()]
         rendered: int = self._app.render(request)
         return rendered
+
+
+def _malformed(request: StreamingRequest) -> RegistryError | None:
+    """What is wrong with a request before it has a route."""
+    hosts = request.requestHeaders.getRawHeaders(b"host") or ()
+    if (len(hosts) != 1 and request.clientproto == b"HTTP/1.1") or not all(map(answers.is_host, hosts)):
+        return MalformedRequest("a request needs one valid Host header")
+    if not request.method.isupper():
+        return Unsupported("methods are in upper case")
+    if request.path[:2] == b"//":
+        return NameUnknown("no such route")
+    return None
 
 
 def _run(
@@ -185,7 +204,7 @@ def _ping_v1(registry: IRegistry, request: StreamingRequest) -> Deferred[Answer]
     """What old clients ask before they search. Source: Docker's registry API v1."""
     set_header(request, b"x-docker-registry-version", b"0.0.0")
     set_header(request, b"x-docker-registry-standalone", b"true")
-    return succeed(as_json(request, {"standalone": True}))
+    return succeed(as_json(request, True))
 
 
 def _root(request: StreamingRequest) -> bytes:

@@ -51,17 +51,17 @@ def queries(request: Request, key: bytes) -> Sequence[str]:
     return [value.decode("utf-8", "replace") for value in request.args.get(key, ())]
 
 
-def page_size(request: Request) -> int | None:
-    """The number of results that a client asks for, or None where it does not say.
+def number(request: Request, key: bytes) -> int | None:
+    """The number that a query's key has, such as that of the results to be shown, or None where it has none.
 
     Errors:
         PaginationNumberInvalid: what it says is no number.
     """
-    text = query(request, b"n")
+    text = query(request, key)
     if text is None:
         return None
     if _NUMBER.fullmatch(text) is None:
-        raise PaginationNumberInvalid(detail={"n": text[:64]})
+        raise PaginationNumberInvalid(detail={key.decode("ascii"): text[:64]})
     return int(text)
 
 

@@ -10,7 +10,7 @@ from twisted.internet.defer import Deferred
 
 from registryd.errors import PaginationNumberInvalid
 from registryd.http.answers import Answer, as_json, next_page, set_header
-from registryd.http.headers import page_size, query
+from registryd.http.headers import number, query
 from registryd.http.streaming import StreamingRequest
 from registryd.interfaces import IRegistry, Page, Referrer
 from registryd.model import OCI_INDEX
@@ -35,7 +35,7 @@ class Lists:
 
     def tags(self, registry: IRegistry, request: StreamingRequest, name: RepositoryName) -> Deferred[Answer]:
         """end-8: the tags of a repository, all of them where the client does not say how many it wants."""
-        asked = page_size(request)
+        asked = number(request, b"n")
         count = None if asked is None else min(asked, self.tags_max)
 
         def answer(page: Page) -> Answer:
@@ -47,7 +47,7 @@ class Lists:
 
     def catalog(self, registry: IRegistry, request: StreamingRequest) -> Deferred[Answer]:
         """The repositories of the registry. Source: Distribution, registry/handlers/catalog.go."""
-        asked = page_size(request)
+        asked = number(request, b"n")
         count = min(CATALOG_PAGE, self.catalog_max) if asked is None else asked
         if count > self.catalog_max:
             raise PaginationNumberInvalid(detail={"n": count, "at most": self.catalog_max})
@@ -62,10 +62,9 @@ class Lists:
     def search(self, registry: IRegistry, request: StreamingRequest) -> Deferred[Answer]:
         """The repositories whose names contain a text. Source: Docker's registry API v1, "Search"."""
         text = query(request, b"q") or ""
-        size = min(page_size(request) or SEARCH_PAGE, SEARCH_LIMIT)
-        number = query(request, b"page") or "1"
-        page = int(number) if number.isascii() and number.isdigit() and len(number) < 9 else 1
-        return registry.repositories(None, "").addCallback(_found, request, text, max(1, page), size)
+        size = min(number(request, b"n") or SEARCH_PAGE, SEARCH_LIMIT)
+        page = number(request, b"page") or 1
+        return registry.repositories(None, "").addCallback(_found, request, text, page, size)
 
     def referrers(
         self, registry: IRegistry, request: StreamingRequest, name: RepositoryName, digest: str

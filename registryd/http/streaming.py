@@ -7,6 +7,7 @@ names; tests/test_streaming.py fails first where Twisted changes.
 
 from __future__ import annotations
 
+import re
 from typing import Any, Protocol
 
 from OpenSSL import SSL
@@ -39,6 +40,9 @@ _USUAL_READ = 64 * 1024
 DRAIN_SECONDS = 2.0
 """How long a body is read and dropped after an answer that did not wait for it."""
 
+# RFC 9112, section 3.2.2: a server takes the absolute form too.
+_ABSOLUTE_FORM = re.compile(rb"https?://[^/?]*(?=/)", re.IGNORECASE)
+
 _BAD_REQUEST = b'{"errors":[{"code":"UNSUPPORTED","message":"malformed HTTP request"}]}'
 
 
@@ -69,7 +73,8 @@ class StreamingRequest(Request):
         """Let the resources of the site answer."""
         self._dispatched = True
         self.method, self.uri, self.clientproto = method, uri, version
-        self.path, _, query = uri.partition(b"?")
+        target = _ABSOLUTE_FORM.sub(b"", uri, count=1) if uri[:4] == b"http" else uri
+        self.path, _, query = target.partition(b"?")
         self.args = parse_qs(query, 1) if query else {}
         self.process()
 
@@ -119,6 +124,7 @@ class Connections(Protocol):
     """What a site knows of its connections, and they of it."""
 
     header_limit: int
+    timeOut: float
     draining: bool
     connections: set[StreamingChannel]
 
@@ -148,9 +154,9 @@ class StreamingChannel(HTTPChannel):
                 return
         headers_read = self._headers_read
         super().dataReceived(data)
-        if self.line_mode and self._headers_read == headers_read and self._deadline is None and self.timeOut:
+        if self.line_mode and self._headers_read == headers_read and self._deadline is None and self.factory.timeOut:
             # The idle timeout begins anew with each byte; headers as a whole must not take longer.
-            self._deadline = self.callLater(self.timeOut, self.timeoutConnection)
+            self._deadline = self.callLater(self.factory.timeOut, self.timeoutConnection)
 
     def allHeadersReceived(self) -> None:
         self._headers_read += 1
@@ -221,12 +227,12 @@ class StreamingChannel(HTTPChannel):
 
     def resume_body(self) -> None:
         """Read on."""
-        self.setTimeout(self.timeOut)
+        self.setTimeout(self.factory.timeOut)
         self.transport.resumeProducing()
 
     def expect_progress(self) -> None:
         """Break the connection off when the client takes nothing for the idle timeout."""
-        self.setTimeout(self.timeOut)
+        self.setTimeout(self.factory.timeOut)
 
     def sends_files(self) -> bool:
         """Whether the connection is a plain descriptor that sendfile can write to."""

@@ -127,6 +127,10 @@ class Tree:
         """
         return self.read_link(layout.layer_link(name, digest))
 
+    def has_revision(self, name: RepositoryName, digest: Digest) -> bool:
+        """Whether a repository holds a manifest."""
+        return self.read_link(layout.revision_link(name, digest)) == digest
+
     def put_revision(self, name: RepositoryName, digest: Digest, media_type: str | None) -> None:
         """Let a repository hold a manifest, whose type is kept where its bytes do not tell it."""
         # Distribution 2.8 collects the manifests of a repository without this folder.

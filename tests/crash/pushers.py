@@ -144,7 +144,10 @@ class Pusher(threading.Thread):
         self._hang_up()
         answer = self.session.get(location).expect(204)
         last = int(answer.headers["Range"].partition("-")[2])
-        held = last + 1 if last or (sent == 1 and told == 1) else 0
+        if last == 0 and told == 0:
+            # "0-0" is one byte or none: who has been told of neither cannot go on.
+            raise http.client.HTTPException("an upload that may be empty")
+        held = last + 1
         assert told <= held <= sent, f"an upload of which {told} bytes were acknowledged holds {held}"
         return held
 

@@ -5,7 +5,8 @@ from __future__ import annotations
 import hashlib
 import json
 import os
-from collections.abc import Mapping
+import time
+from collections.abc import Callable, Mapping
 from typing import Any, Final
 
 import attrs
@@ -151,6 +152,14 @@ class Repository:
         response = self.client.head(self.path(f"blobs/{digest}"))
         assert response.status in (200, 404), response
         return response.status == 200
+
+
+def settled(ask: Callable[[], Response]) -> Response:
+    """The answer to a request once the daemon has noticed that an earlier writer of the same upload is gone."""
+    deadline = time.monotonic() + 10
+    while (response := ask()).status in (409, 416) and time.monotonic() < deadline:
+        time.sleep(0.02)
+    return response
 
 
 def with_query(target: str, query: str) -> str:

@@ -269,17 +269,23 @@ def test_strange_names_in_the_tree(daemon: Daemon, client: Client, repo: Reposit
         home / "file",
     ):
         file.write_bytes(b"x")
-    (daemon.tree / "repositories" / "loop").symlink_to(daemon.tree / "repositories", target_is_directory=True)
+    check_alive(repo, kept, "file.tmp")
+    for tag in ("file.tmp", ".hidden"):
+        repo.get(tag).refuses(404)
+    client.get("/v2/UPPER/tags/list").refuses((400, 404))
+    for name in client.get("/v2/_catalog").is_(200).json()["repositories"]:
+        assert re.fullmatch(r"[a-z0-9._/-]+", name), name
+    client.get(repo.path("blobs/uploads/not-a-uuid")).refuses(404, "BLOB_UPLOAD_UNKNOWN")
+
+
+def test_a_folder_that_contains_itself(daemon: Daemon, repo: Repository) -> None:
+    kept = repo.image("kept")
+    loop = daemon.tree / "repositories" / repo.name / "loop"
+    loop.symlink_to(loop.parent, target_is_directory=True)
     try:
-        check_alive(repo, kept, "file.tmp")
-        for tag in ("file.tmp", ".hidden"):
-            repo.get(tag).refuses(404)
-        client.get("/v2/UPPER/tags/list").refuses((400, 404))
-        for name in client.get("/v2/_catalog").is_(200).json()["repositories"]:
-            assert re.fullmatch(r"[a-z0-9._/-]+", name), name
-        client.get(repo.path("blobs/uploads/not-a-uuid")).refuses(404, "BLOB_UPLOAD_UNKNOWN")
+        check_alive(repo, kept)
     finally:
-        (daemon.tree / "repositories" / "loop").unlink()
+        loop.unlink()
 
 
 @pytest.mark.parametrize("missing", ["data", "startedat", "both", "folder"])

@@ -8,6 +8,7 @@ import pytest
 
 from tests.daemon import Daemon
 
+from .conftest import check_undisturbed
 from .content import OCI_MANIFEST, OCTETS, Pushed, Repository, absent, digest_of, encode, image, index, random_bytes
 from .wire import Client, Response
 
@@ -121,7 +122,7 @@ class Refusing:
         assert self.client.get(self.repo.path(f"blobs/{self.digest}")).is_(200).body == b"blob"
         assert self.repo.tags() == ["latest"]
         assert self.client.get("/v2/_catalog").json() == {"repositories": ["a/b"]}
-        assert "Traceback" not in self.daemon.stderr
+        check_undisturbed(self.daemon)
 
 
 def check_not_allowed(response: Response, method: str) -> None:

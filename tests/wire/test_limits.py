@@ -8,7 +8,7 @@ import pytest
 
 from tests.daemon import Daemon
 
-from .content import OCTETS, Repository, digest_of, random_bytes, with_query
+from .content import OCTETS, Repository, digest_of, random_bytes, settled, with_query
 from .wire import Connection, ConnectionEndedError, head
 
 CONFIG = {"http": {"limits": {"idletimeout": "1s"}}}
@@ -53,7 +53,7 @@ def test_a_body_that_stops_is_not_waited_for(daemon: Daemon, repo: Repository) -
         assert time.monotonic() < deadline
         time.sleep(0.05)
     content = b"x" * 400 + b"y"
-    repo.client.put(with_query(location, f"digest={digest_of(content)}"), OCTETS, b"y").is_(201)
+    settled(lambda: repo.client.put(with_query(location, f"digest={digest_of(content)}"), OCTETS, b"y")).is_(201)
 
 
 def test_a_slow_body_is_waited_for(daemon: Daemon, repo: Repository) -> None:

@@ -8,6 +8,7 @@ import pytest
 
 from tests.daemon import Daemon
 
+from .conftest import check_undisturbed
 from .content import OCI_EMPTY, Repository, descriptor, encode, image
 from .wire import Client, link_of
 
@@ -63,7 +64,7 @@ def catalog() -> Any:
             push_tags(Repository(client, name), "latest")
         yield client
         client.close()
-        assert "Traceback" not in daemon.stderr
+        check_undisturbed(daemon)
 
 
 def pages_of(client: Client, path: str, key: str) -> list[list[str]]:
@@ -225,7 +226,7 @@ def test_pages_of_a_search(catalog: Client) -> None:
     assert found(catalog, "q=&n=3&page=5") == (len(REPOSITORIES), [])
 
 
-@pytest.mark.parametrize("query", ["n=-1", "n=abc", "page=-1", "page=abc", "n=1_0", "page=%EF%BC%95", "n=%00"])
+@pytest.mark.parametrize("query", ["n=-1", "n=abc", "n=1_0", "n=%EF%BC%95", "n=%00"])
 def test_bad_numbers_of_a_search(catalog: Client, query: str) -> None:
     catalog.get(f"/v1/search?q=a&{query}").refuses(400, "PAGINATION_NUMBER_INVALID")
 
@@ -241,6 +242,9 @@ def test_bad_numbers_of_a_search(catalog: Client, query: str) -> None:
         "q[]=a",
         "n=" + "9" * 4000,
         "page=" + "9" * 4000,
+        "page=-1",
+        "page=abc",
+        "page=%EF%BC%95",
         "%",
         "&&&=",
     ],

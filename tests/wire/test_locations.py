@@ -10,6 +10,7 @@ import pytest
 
 from tests.daemon import Daemon
 
+from .conftest import check_undisturbed
 from .content import OCI_MANIFEST, OCTETS, Repository, digest_of, encode, image, with_query
 from .wire import Client, Connection, head, link_of
 
@@ -119,7 +120,7 @@ def connect(**http: Any) -> Iterator[tuple[Daemon, Repository]]:
         client = Client(daemon.address)
         yield daemon, Repository(client, "a/b")
         client.close()
-        assert "Traceback" not in daemon.stderr
+        check_undisturbed(daemon)
 
 
 def test_a_configured_host() -> None:
@@ -179,4 +180,4 @@ def test_a_unix_socket() -> None:
         repo = Repository(Client(daemon.address), "a/b")
         assert repo.get("latest").is_(200).body == pushed.content
         repo.client.close()
-        assert "Traceback" not in daemon.stderr
+        check_undisturbed(daemon)

@@ -164,9 +164,7 @@ def test_a_manifest_of_another_repository_is_absent(repo: Repository, other: Rep
     repo.get(pushed.digest).refuses(404, "MANIFEST_UNKNOWN")
 
 
-@pytest.mark.parametrize(
-    "tag", [".INVALID", "-x", "a" * 129, "a%20b", "a%2fb", "%2e%2e", "..", "%00", "%ff", "a%0a", "@", "é"]
-)
+@pytest.mark.parametrize("tag", [".INVALID", "-x", "a" * 129, "a%20b", "a%2fb", "%2e%2e", "..", "%00", "a%0a", "@"])
 def test_get_of_an_invalid_tag(client: Client, repo: Repository, tag: str) -> None:
     repo.image("latest")
     client.get(repo.path(f"manifests/{tag}")).refuses(404)

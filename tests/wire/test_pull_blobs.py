@@ -93,7 +93,7 @@ def test_a_blob_of_another_repository_is_absent(client: Client, repo: Repository
         "sha256:" + "a" * 65,
         "sha512:" + "a" * 64,
         "sha256:" + "%C3%A1" * 64,
-        "sha256:" + "a" * 64 + "%0a",
+        "sha256:" + "a" * 64 + "%20",
         "sha256:" + "a" * 62 + "%2f.",
         "md5:d41d8cd98f00b204e9800998ecf8427e",
         "SHA256:" + "a" * 64,
@@ -103,9 +103,9 @@ def test_a_blob_of_another_repository_is_absent(client: Client, repo: Repository
 )
 def test_malformed_digests(client: Client, repo: Repository, digest: str) -> None:
     repo.blob()
-    client.get(repo.path(f"blobs/{digest}")).refuses(400, "DIGEST_INVALID")
+    for method in ("GET", "DELETE"):
+        client.request(method, repo.path(f"blobs/{digest}")).refuses(400, "DIGEST_INVALID")
     client.head(repo.path(f"blobs/{digest}")).is_(400)
-    client.delete(repo.path(f"blobs/{digest}")).refuses(400, "DIGEST_INVALID")
 
 
 @pytest.mark.parametrize(
@@ -179,7 +179,7 @@ def parts_of(response: Response) -> list[tuple[int, int, bytes]]:
     match = re.fullmatch(r'multipart/byteranges; ?boundary="?([^"]+)"?', response.header("Content-Type"))
     assert match, response
     preamble, *sections, end = (b"\r\n" + response.body).split(b"\r\n--" + match[1].encode())
-    assert preamble == b"" and end.strip() == b"--", response
+    assert preamble.strip() == b"" and end.strip() == b"--", response
     parts = []
     for section in sections:
         fields, content = section.removeprefix(b"\r\n").split(b"\r\n\r\n", 1)
@@ -244,8 +244,8 @@ def test_if_range(client: Client, blob: str) -> None:
     part = {"Range": "bytes=0-9"}
     assert client.get(blob, {**part, "If-Range": f'"{digest_of(CONTENT)}"'}).is_(206).body == CONTENT[:10]
     # RFC 9110, 13.1.5: weak validators and dates that nothing is known of never match.
-    for condition in ('"other"', f'W/"{digest_of(CONTENT)}"', "Sat, 29 Oct 1994 19:43:31 GMT", ""):
-        assert client.get(blob, {**part, "If-Range": condition}).status == (206 if condition == "" else 200), condition
+    for condition in ('"other"', f'W/"{digest_of(CONTENT)}"', "Sat, 29 Oct 1994 19:43:31 GMT"):
+        assert client.get(blob, {**part, "If-Range": condition}).is_(200).body == CONTENT, condition
 
 
 def test_a_reader_that_pauses_gets_all(daemon: Daemon, repo: Repository) -> None:

@@ -70,7 +70,7 @@ def test_unknown_repository(client: Client, repo: Repository) -> None:
 
 
 @pytest.mark.parametrize(
-    "digest", ["sha256:bad", "bad", "latest", "md5:d41d8cd98f00b204e9800998ecf8427e", "%00", "%2e%2e", "%ff"]
+    "digest", ["sha256:bad", "bad", "latest", "md5:d41d8cd98f00b204e9800998ecf8427e", "%00", "%2e%2e"]
 )
 def test_malformed_digest(client: Client, repo: Repository, digest: str) -> None:
     client.get(repo.path(f"referrers/{digest}")).refuses(400, "DIGEST_INVALID")

@@ -5,6 +5,7 @@ No HTTP library: they normalise paths, merge headers and hide what a server does
 
 from __future__ import annotations
 
+import errno
 import json
 import re
 import socket
@@ -160,8 +161,12 @@ class Connection:
         self.socket.sendall(b"".join(parts))
 
     def finish(self) -> None:
-        """Say that nothing more will be sent."""
-        self.socket.shutdown(socket.SHUT_WR)
+        """Say that nothing more will be sent; the peer may have gone already."""
+        try:
+            self.socket.shutdown(socket.SHUT_WR)
+        except OSError as error:
+            if error.errno != errno.ENOTCONN:
+                raise
 
     def receive(self, method: str = "GET") -> Response:
         """The next answer, which is one to a request of a method."""
