@@ -284,7 +284,7 @@ class LocalRegistry:
         if not self._tree.exists(layout.revision_link(name, digest)):
             raise self._unknown(name, ManifestUnknown(detail={"reference": str(digest)}))
         subject = self._subject_of(name, digest)
-        for tag in map(Tag, self._tree.names(layout.tags(name))):
+        for tag in self._tree.tags(name):
             if self._tree.tag(name, tag) == digest:
                 self._tree.delete_tag(name, tag)
         self._tree.delete_revision(name, digest)
@@ -298,10 +298,10 @@ class LocalRegistry:
             raise self._unknown(name, ManifestUnknown(detail={"reference": tag})) from None
 
     def _tags(self, name: RepositoryName, count: int | None, after: str) -> Page:
-        names = self._tree.names(layout.tags(name))
+        names = self._tree.tags(name)
         if not names and not self._tree.has_repository(name):
             raise NameUnknown(detail={"name": name})
-        following = map(Tag, names[bisect_right(names, after) :])
+        following = names[bisect_right(names, after) :]
         return _page((tag for tag in following if self._tree.exists(layout.tag_link(name, tag))), count)
 
     def _referrers(self, name: RepositoryName, subject: Digest) -> Sequence[Referrer]:

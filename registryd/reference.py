@@ -89,13 +89,23 @@ def new_hash(algorithm: str) -> Hash:
     return hashlib.new(algorithm)
 
 
+def is_name(text: str) -> bool:
+    """Whether a text is a repository name."""
+    return len(text) <= _NAME_LENGTH and _NAME.fullmatch(text) is not None
+
+
+def is_tag(text: str) -> bool:
+    """Whether a text is a tag."""
+    return _TAG.fullmatch(text) is not None
+
+
 def parse_name(text: str) -> RepositoryName:
     """The repository name that a text is.
 
     Errors:
         NameInvalid: it does not follow the grammar, or is longer than 255 characters.
     """
-    if len(text) > _NAME_LENGTH or _NAME.fullmatch(text) is None:
+    if not is_name(text):
         raise NameInvalid(detail={"name": text[:_NAME_LENGTH]})
     return RepositoryName(text)
 
@@ -106,7 +116,7 @@ def parse_tag(text: str) -> Tag:
     Errors:
         TagInvalid: it does not follow the grammar of tags.
     """
-    if _TAG.fullmatch(text) is None:
+    if not is_tag(text):
         raise TagInvalid("invalid tag", detail={"tag": text[:256]})
     return Tag(text)
 

@@ -101,10 +101,10 @@ class Transcript:
 class Daemon:
     """A registry daemon in a process of its own; a context manager.
 
-    ``command`` is run with the config files behind it: ``SERVE``, ``TWISTD`` (each file behind ``--config``), or anything.
-    ``root`` is the store's root directory, else one in a temporary folder. ``env`` are variables for the process beside
-    those of the tests, ``cwd`` its working folder, else the temporary one. ``exit_code`` is what SIGTERM has to end it
-    with.
+    ``command`` is run with the config files behind it: ``SERVE``, ``TWISTD`` (each file behind ``--config``), or what
+    else there is. ``root`` is the store's root directory, else one in a temporary folder. ``env`` are variables for the
+    process beside those of the tests, ``cwd`` its working folder, else the temporary one. ``exit_code`` is what SIGTERM
+    has to end it with.
     """
 
     def __init__(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import re
+import string
 import tempfile
 import time
 from collections.abc import Mapping
@@ -20,16 +21,19 @@ from registryd.config import (
     ConfigError,
     CredentialHelper,
     Htpasswd,
+    Http,
     Limits,
     Log,
     Platform,
     Purging,
     Retention,
     Silly,
+    Storage,
     Tls,
     Token,
     Upstream,
     Urls,
+    Validation,
     load,
 )
 from registryd.config.built import BUILT
@@ -71,11 +75,28 @@ class TestSources:
     """Where a configuration comes from."""
 
     def test_embedded_default(self) -> None:
-        config = load(None, {})
-        assert config.source == "embedded default"
-        assert (config.storage.driver, config.storage.rootdirectory) == ("filesystem", "/var/lib/registry")
-        assert (config.http.address, config.http.net, config.storage.delete) == (":5000", "tcp", False)
-        assert (config.warnings, config.unbuilt) == ((), ())
+        assert load(None, {}) == Config(
+            source="embedded default",
+            log=Log("info", "text", {}, True),
+            storage=Storage(
+                driver="filesystem",
+                parameters={"rootdirectory": "/var/lib/registry"},
+                rootdirectory="/var/lib/registry",
+                threads=100,
+                delete=False,
+                read_only=False,
+                purging=Purging(7 * DAY, DAY, False),
+            ),
+            http=Http(":5000", "tcp", "/", None, False, 30.0, {}, None, Limits(65536, 4 << 20, None, 60.0)),
+            catalog_max_entries=1000,
+            tags_max=1000,
+            validation=Validation(False, None, "all", ()),
+            collection=Collection(DAY, "keep", None, None, ()),
+            auth=None,
+            proxy=None,
+            warnings=(),
+            unbuilt=(),
+        )
 
     def test_environment_over_embedded_default(self) -> None:
         config = load(None, {"REGISTRY_HTTP_ADDR": "127.0.0.1:0", "REGISTRY_STORAGE_DELETE_ENABLED": "true"})
@@ -218,7 +239,8 @@ class TestValues:
         [
             ("168h", 7 * DAY), ("1h30m", 5400.0), ("500ms", 0.5), ("1.5h", 5400.0), (".5s", 0.5), ("1.s", 1.0),
             ("-1h", -3600.0), ("+3s", 3.0), ("1h1m1s1ms1us1ns", 3661.001001001),
-            ("2\u00b5s", 2e-6), ("2\u03bcs", 2e-6), ("0", 0.0), ("0s", 0.0), ("100", 1e-7), ("1000000000", 1.0),
+            ("2\u00b5s", 2e-6), ("2\u03bcs", 2e-6), ("0", 0.0), ("+0", 0.0), ("0s", 0.0), ("100", 1e-7),
+            ("1000000000", 1.0),
             ("1_000_000_000", 1.0), ("1e9", 1.0), ("-1", -1e-9),
         ],
     )  # fmt: skip
@@ -291,6 +313,21 @@ class TestValues:
         assert config.proxy is not None and config.proxy.remote is not None
         assert config.proxy.remote.password == password.strip("'").removeprefix("!!str ")
 
+    @pytest.mark.parametrize("url", ["http://r.example", "https://u:p@r.example:5000/a/b", "https://[::1]:5000"])
+    def test_urls(self, url: str) -> None:
+        assert read(f"{BASE}  host: {url}\n").http.host == url
+
+    @pytest.mark.parametrize(
+        "url", ["ftp://r", "//r", "https://", "https:///x", "https://r?q", "https://r#f", "https://[r"]
+    )
+    def test_no_urls(self, url: str) -> None:
+        assert "http.host: needs a whole URL" in refused(f"{BASE}  host: {url}\n")
+
+    def test_tags_of_types(self) -> None:
+        text = "gc: {grace: !!float '1e9', interval: !!int '0'}\ncatalog: {maxentries: !!str 5}\n"
+        config = read(f"{BASE}{text}tags: !!null x\nlog: {{accesslog: {{disabled: !!bool 'true'}}}}\n")
+        assert (config.collection.grace, config.catalog_max_entries, config.log.access) == (1.0, 5, False)
+
     @pytest.mark.parametrize("nothing", ["", "~", "null", "Null"])
     def test_null_is_absent(self, nothing: str) -> None:
         config = read(f"{BASE}  host: {nothing}\n  draintimeout: {nothing}\n  tls: {nothing}\nlog: {nothing}\n")
@@ -309,8 +346,10 @@ class TestLog:
         assert read(BASE).log == Log("info", "text", {}, True)
 
     def test_all(self) -> None:
-        text = "log: {level: WARN, formatter: json, fields: {a: 1, b: yes, c: [x]}, accesslog: {disabled: true}}\n"
-        assert read(BASE + text).log == Log("warn", "json", {"a": "1", "b": "yes", "c": '["x"]'}, False)
+        fields = "{a: 1, b: yes, c: [x, ~], d: ~}"
+        text = f"log: {{level: WARN, formatter: json, fields: {fields}, accesslog: {{disabled: true}}}}\n"
+        meant = {"a": "1", "b": "yes", "c": '["x", null]', "d": ""}
+        assert read(BASE + text).log == Log("warn", "json", meant, False)
 
     def test_deprecated_level(self) -> None:
         assert read(f"{BASE}loglevel: debug\n").log.level == "debug"
@@ -441,8 +480,16 @@ class TestAuth:
         assert read(f"{BASE}auth: {{silly: {{realm: r, service: s}}}}\n").auth == Silly("r", "s")
 
     def test_token(self) -> None:
-        text = "{token: {realm: r, issuer: i, service: s, jwks: /j, autoredirect: true, signingalgorithms: [ES256]}}"
-        assert read(f"{BASE}auth: {text}\n").auth == Token("r", "i", "s", None, "/j", True, "/auth/token", ("ES256",))
+        text = "{token: {realm: r, issuer: i, service: s, rootcertbundle: /b}}"
+        assert read(f"{BASE}auth: {text}\n").auth == Token("r", "i", "s", "/b", None, False, "/auth/token", ())
+
+    def test_token_all(self) -> None:
+        text = (
+            "{token: {realm: r, issuer: i, service: s, jwks: /j, autoredirect: true, autoredirectpath: /t,\n"
+            " signingalgorithms: [ES256, PS512]}}"
+        )
+        meant = Token("r", "i", "s", None, "/j", True, "/t", ("ES256", "PS512"))
+        assert read(f"{BASE}auth: {text}\n").auth == meant
 
     def test_by_environment_alone(self) -> None:
         environ = {
@@ -756,6 +803,12 @@ class TestYaml:
     def test_alias_bomb(self) -> None:
         levels = [f"l{n}: &l{n} [{', '.join([f'*l{n - 1}'] * 10)}]" for n in range(1, 10)]
         assert "more than 10000 values" in refused("\n".join(["l0: &l0 x", *levels]))
+
+    def test_bounds(self) -> None:
+        """What lies just within them is fine."""
+        assert read(BASE + "#" * ((1 << 20) - len(BASE))).http.address == ":5000"
+        assert read(f"{BASE}x: {'[' * 63}{']' * 63}\n").http.address == ":5000"
+        assert "nested deeper" in refused(f"{BASE}x: {'[' * 64}{']' * 64}\n")
 
     def test_anchors_and_merges(self) -> None:
         config = read(
@@ -1223,7 +1276,8 @@ class TestPatterns:
             "\u00c9"),
             (r"\Qa.b\E+", "a.bb"), (r"\Qa.b", "a.b"), (r"[\w.-]+@[\d]", "a-b@1"), (r"[]a]", "]"), (r"[a\]]", "]"),
             (r"[\\a]b", "\\b"), (r"[\\a]b", "ab"), ("[a-]", "-"), (r"[\--/]", "."), (r"\x{1F600}", "\U0001f600"),
-            ("^a{2}$", "aa"), ("^a{0}b", "b"), ("a{2,}$", "aaa"), ("^a{,2}$", "a{,2}"), ("{", "{"), (r"\060", "0"),
+            ("^a{2}$", "aa"), ("^a{0}b", "b"), ("a{2,}$", "aaa"), ("^a{1,10}$", "aaa"), ("^a{,2}$", "a{,2}"), ("{",
+            "{"), (r"\060", "0"),
             (r"\ta", "\ta"),
             (r"(?P<n>a)(?<m>b)", "ab"), (r"\Bb", "ab"), ("(|a)b", "b"), ("(a*)*b", "aaab"), (r"\S", "\v"),
             ("[[:^digit:]]", "a"),
@@ -1267,6 +1321,35 @@ class TestPatterns:
         except Invalid:
             return
         assert compiled.search(text) in (True, False)
+
+    @pytest.mark.parametrize("escape", ["a", "f", "t", "n", "r", "v", "x41", "x{42}", "101"])
+    def test_escapes(self, escape: str) -> None:
+        meant = re.sub(r"x\{(..)\}", r"x\1", escape)
+        for code in range(128):
+            found = compile_pattern(f"\\{escape}").search(chr(code))
+            assert found == (re.fullmatch(f"\\{meant}", chr(code)) is not None)
+        assert compile_pattern(r"\x{10FFFF}").search("\U0010ffff")
+
+    def test_posix_classes(self) -> None:
+        for name, members in {
+            "alnum": string.ascii_letters + string.digits,
+            "alpha": string.ascii_letters,
+            "ascii": "".join(map(chr, range(128))),
+            "blank": " \t",
+            "cntrl": "".join(map(chr, [*range(32), 127])),
+            "digit": string.digits,
+            "graph": string.ascii_letters + string.digits + string.punctuation,
+            "lower": string.ascii_lowercase,
+            "print": string.ascii_letters + string.digits + string.punctuation + " ",
+            "punct": string.punctuation,
+            "space": string.whitespace,
+            "upper": string.ascii_uppercase,
+            "word": string.ascii_letters + string.digits + "_",
+            "xdigit": string.hexdigits,
+        }.items():
+            inside, outside = compile_pattern(f"[[:{name}:]]"), compile_pattern(f"[[:^{name}:]]")
+            assert {chr(code) for code in range(200) if inside.search(chr(code))} == set(members)
+            assert {chr(code) for code in range(200) if not outside.search(chr(code))} == set(members)
 
     def test_hostile_text_takes_no_longer(self) -> None:
         """With Python's re the example of Distribution's documentation would take longer than the universe has."""

@@ -137,7 +137,7 @@ class _Expansion:
 
     def _scalar(self, node: yaml.ScalarNode, origin: Origin) -> ScalarNode:
         if node.tag in _TYPED_BY_LOOK:
-            return ScalarNode(origin, node.value, plain=True)
+            return ScalarNode(origin, "" if node.tag == _YAML + "null" else node.value, plain=True)
         if node.tag not in _UNTAGGED:
             raise _unknown_tag(node, origin)
         return ScalarNode(origin, node.value, plain=not node.style)

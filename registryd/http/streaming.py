@@ -7,7 +7,10 @@ names; tests/test_streaming.py fails first where Twisted changes.
 
 from __future__ import annotations
 
+import fcntl
 import re
+import sys
+import termios
 from typing import Any, Protocol
 
 from OpenSSL import SSL
@@ -17,6 +20,8 @@ from twisted.internet.interfaces import (
     IAddress,
     IDelayedCall,
     IFileDescriptor,
+    IHalfCloseableProtocol,
+    ITCPTransport,
 )
 from twisted.internet.protocol import connectionDone
 from twisted.logger import Logger
@@ -24,6 +29,7 @@ from twisted.python.failure import Failure
 from twisted.web.http import HTTPChannel, parse_qs
 from twisted.web.http_headers import Headers
 from twisted.web.server import Request
+from zope.interface import implementer
 
 from registryd.http.body import BodyLost, RequestBody
 from registryd.http.chunked import ChunkedDecoder, MalformedChunkError
@@ -35,6 +41,7 @@ _log = Logger()
 BULK_READ = 256 * 1024
 """Bytes that are read from a socket at once while a large body comes in."""
 
+_LENGTH_DIGITS = 18
 _USUAL_READ = 64 * 1024
 
 DRAIN_SECONDS = 2.0
@@ -129,6 +136,7 @@ class Connections(Protocol):
     connections: set[StreamingChannel]
 
 
+@implementer(IHalfCloseableProtocol)
 class StreamingChannel(HTTPChannel):
     """A connection: HTTP/1.1, bounded in what it reads ahead of a consumer and in how long it waits for its peer."""
 
@@ -139,6 +147,10 @@ class StreamingChannel(HTTPChannel):
     _deadline: IDelayedCall | None = None
     _headers_read = 0
     _first_bytes = True
+    _last_read = b""
+    _refused = False
+    _read_ended = False
+    _queued: int | None = None
 
     def connectionMade(self) -> None:
         super().connectionMade()
@@ -152,8 +164,13 @@ class StreamingChannel(HTTPChannel):
                 _log.warn("{peer}: TLS on a port that speaks plain HTTP", peer=shown_peer(self.transport.getPeer()))
                 self.transport.abortConnection()
                 return
+        if self._refused:
+            return
+        self._last_read = data
         headers_read = self._headers_read
         super().dataReceived(data)
+        if self._refused:
+            return
         if self.line_mode and self._headers_read == headers_read and self._deadline is None and self.factory.timeOut:
             # The idle timeout begins anew with each byte; headers as a whole must not take longer.
             self._deadline = self.callLater(self.factory.timeOut, self.timeoutConnection)
@@ -172,6 +189,8 @@ class StreamingChannel(HTTPChannel):
             request.dispatch(self._command, self._path, self._version)
 
     def rawDataReceived(self, data: bytes) -> None:
+        if self._refused:
+            return
         try:
             super().rawDataReceived(data)
         except MalformedChunkError:
@@ -192,10 +211,23 @@ class StreamingChannel(HTTPChannel):
             self._deadline = self.callLater(DRAIN_SECONDS, self.loseConnection)
             request.body.drop()
             self.resume_body()
+            if not self.persistent:
+                self._end_writing()
             return
         if self.factory.draining:
             self.persistent = False
         super().requestDone(request)
+        if self._read_ended and not self._handlingRequest:
+            self.loseConnection()
+
+    def readConnectionLost(self) -> None:
+        """The peer sends nothing more: what it asked for in whole is still answered."""
+        self._read_ended = True
+        if not self._handlingRequest:
+            self.loseConnection()
+
+    def writeConnectionLost(self) -> None:
+        """The end of an answer has been told; what the peer still sends is being dropped."""
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
         self._end_deadline()
@@ -211,6 +243,29 @@ class StreamingChannel(HTTPChannel):
             lines.extend([b"%b: %b" % (name, value) for value in values])
         lines.append(b"\r\n")
         self.transport.write(b"\r\n".join(lines))
+
+    def resetTimeout(self) -> None:
+        self._queued = None
+        super().resetTimeout()
+
+    def timeoutConnection(self) -> None:
+        # A socket tells that it can be written to again when a third of its buffer is free: on a slow line that takes
+        # longer than any timeout, while the peer takes what it can.
+        if self.requests and self._takes_bytes():
+            self.setTimeout(self.factory.timeOut)
+        else:
+            super().timeoutConnection()
+
+    def _takes_bytes(self) -> bool:
+        """Whether the peer has taken something of what waits in the socket since this was asked last."""
+        queued = bytearray(4)
+        fcntl.ioctl(self._connection().fileno(), termios.TIOCOUTQ, queued)
+        before, self._queued = self._queued, int.from_bytes(queued, sys.byteorder)
+        return self._queued > 0 and (before is None or self._queued < before)
+
+    def _connection(self) -> Any:
+        """The transport that reads and writes: with TLS the one below."""
+        return getattr(self.transport, "transport", self.transport)
 
     def is_idle(self) -> bool:
         """Whether nothing is in flight on the connection."""
@@ -243,8 +298,7 @@ class StreamingChannel(HTTPChannel):
         self.transport.abortConnection()
 
     def _read_at_once(self, size: int) -> None:
-        # With TLS it is the transport below that reads.
-        connection: Any = getattr(self.transport, "transport", self.transport)
+        connection = self._connection()
         if hasattr(connection, "bufferSize"):
             connection.bufferSize = size
 
@@ -254,17 +308,31 @@ class StreamingChannel(HTTPChannel):
         self._deadline = None
 
     def _maybeChooseTransferDecoder(self, header: bytes, data: bytes) -> bool:
+        unusable = len(data) > _LENGTH_DIGITS if header == b"Content-Length" else data.lower() != b"chunked"
+        if header in (b"Content-Length", b"Transfer-Encoding") and unusable:
+            return bool(self._failChooseTransferDecoder())
         may_proceed: bool = super()._maybeChooseTransferDecoder(header, data)
         if may_proceed and header == b"Transfer-Encoding" and self.length is None:
             self._transferDecoder = ChunkedDecoder(self.requests[-1].handleContentChunk, self._finishRequestBody)
         return may_proceed
 
     def _respondToBadRequestAndDisconnect(self) -> None:
+        is_head = getattr(self, "_command", b"") == b"HEAD" or self._last_read.startswith(b"HEAD ")
         self.transport.writeSequence(
             [
                 b"HTTP/1.1 400 Bad Request\r\nContent-Type: application/json\r\nConnection: close\r\n",
                 b"Docker-Distribution-API-Version: registry/2.0\r\nContent-Length: %d\r\n\r\n" % len(_BAD_REQUEST),
-                _BAD_REQUEST,
+                b"" if is_head else _BAD_REQUEST,
             ]
         )
-        self.loseConnection()
+        self._refused = True
+        self.setTimeout(None)
+        self._end_deadline()
+        self._deadline = self.callLater(DRAIN_SECONDS, self.loseConnection)
+        self.setRawMode()
+        self._end_writing()
+
+    def _end_writing(self) -> None:
+        """Let the client see the end of the answer, while what it still sends is read: else it might get a reset."""
+        if ITCPTransport.providedBy(self.transport) and not self.isSecure():
+            self.transport.loseWriteConnection()

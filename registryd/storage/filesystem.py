@@ -40,7 +40,7 @@ _BUFFERS_A_CALL: Final = os.sysconf("SC_IOV_MAX")
 # Who removes emptied folders can take one between mkdir and its first entry; nobody does so for ever.
 _ATTEMPTS: Final = 1000
 
-_ABSENT: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ENAMETOOLONG})
+_ABSENT: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG})
 _NOT_EMPTY: Final = frozenset({errno.ENOTEMPTY, errno.EEXIST})
 _NOT_WRITABLE: Final = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 _TEMPORARY: Final = re.compile(r".*\.[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\.tmp", re.ASCII | re.DOTALL)

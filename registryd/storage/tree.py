@@ -13,7 +13,7 @@ from twisted.logger import Logger
 
 from registryd.errors import DigestInvalid
 from registryd.interfaces import IStorageDriver
-from registryd.reference import ALGORITHMS, Digest, RepositoryName, Tag
+from registryd.reference import ALGORITHMS, Digest, RepositoryName, Tag, is_name, is_tag
 from registryd.storage import layout
 
 _log = Logger()
@@ -73,7 +73,7 @@ class Tree:
             if key[-1] != "/":
                 if path > after or after.startswith(path + "/"):
                     held[key] = self.names(f"{layout.REPOSITORIES}/{path}")
-                if path > after and holding in held[key]:
+                if path > after and holding in held[key] and is_name(path):
                     yield RepositoryName(path)
             elif path > after or after.startswith(path):
                 below = held.pop(key[:-1], None)
@@ -89,6 +89,10 @@ class Tree:
                     yield Digest.parse(f"{algorithm}:{hexadecimal}")
                 except DigestInvalid:
                     _log.error("{path}: not a digest", path=f"{folder}/{algorithm}/{hexadecimal}")
+
+    def tags(self, name: RepositoryName) -> list[Tag]:
+        """The tags of a repository in the order of their bytes; some may name nothing any more."""
+        return [Tag(tag) for tag in self.names(layout.tags(name)) if is_tag(tag)]
 
     def tag(self, name: RepositoryName, tag: Tag) -> Digest | None:
         """The digest that a tag names."""

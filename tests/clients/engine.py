@@ -8,7 +8,7 @@ import re
 from pathlib import Path
 from typing import Any
 
-from .programs import Outcome, Service, program, root_only, run
+from .programs import Outcome, Service, program, root_only, run, unavailable
 
 _NAMESPACE = "registryd"
 
@@ -33,7 +33,10 @@ class Engine:
         self.settings.mkdir()
         self._containerd = folder / "exec" / "containerd" / "containerd.sock"
         self._service = Service(self._command(folder), folder / "dockerd.log", self._environment)
-        self._service.ready(lambda: self.docker("version", expect=None).code == 0)
+        try:
+            self._service.ready(lambda: self.docker("version", expect=None).code == 0)
+        except AssertionError as error:
+            unavailable(f"dockerd does not start here: {error}")
 
     def _command(self, folder: Path) -> list[str]:
         # A mount namespace of its own: certs.d is looked for in /etc/docker alone, and the machine's is not ours.

@@ -36,7 +36,10 @@ def test_exit_code_is_checked() -> None:
 
 
 def test_service_that_ends_early_tells_what_it_said(tmp_path: Path) -> None:
-    with Service(["/bin/sh", "-c", "echo this"], tmp_path / "log") as service, pytest.raises(AssertionError, match="this"):
+    with (
+        Service(["/bin/sh", "-c", "echo this"], tmp_path / "log") as service,
+        pytest.raises(AssertionError, match="this"),
+    ):
         service.ready(lambda: False)
 
 

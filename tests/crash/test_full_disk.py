@@ -88,6 +88,15 @@ def test_closing_put_and_resume(disk: Path, session: V2) -> None:
     assert session.blob("some", DIGEST).expect(200).body == CONTENT
 
 
+def test_answer_reaches_a_client_that_still_sends(disk: Path, session: V2) -> None:
+    """However the rest of the body and the answer to its first part cross each other."""
+    fill(disk, leave=MIB)
+    for _ in range(20):
+        location = session.start_upload("some")
+        assert_says_so(session.ask("PUT", with_digest(location, DIGEST), CONTENT, OCTETS))
+        session.ask("DELETE", location).expect(204)
+
+
 def test_single_post(disk: Path, session: V2) -> None:
     filler = fill(disk, leave=MIB)
     path = f"/v2/some/blobs/uploads/?digest={DIGEST}"

@@ -220,7 +220,7 @@ def test_those_of_an_old_tree_by_the_tag_schema(daemon: Daemon, repo: Repository
         encode(image(EMPTY, artifactType=SBOM)),  # has no subject
         encode(image(EMPTY, subject={"mediaType": OCI_MANIFEST, "digest": absent(), "size": 7})),  # has another
     ]
-    children = [
+    children: list[Document] = [
         {"mediaType": OCI_MANIFEST, "digest": write(daemon, repo.name, revisions, content), "size": len(content)}
         for content in contents
     ]
