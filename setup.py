@@ -2,7 +2,7 @@
 
 from pathlib import Path
 
-from setuptools import setup
+from setuptools import find_packages, setup
 
 HERE = Path(__file__).parent
 VERSION = "0.1.0"
@@ -16,18 +16,13 @@ setup(
     license="MIT",
     python_requires=">=3.10",
     package_dir={"registryd": "registryd", "registryd_gc": "gc"},
-    packages=[
-        "registryd",
-        "registryd.http",
-        "registryd.storage",
-        "registryd_gc",
-        "twisted.plugins",
-    ],
+    packages=[*find_packages(include=["registryd", "registryd.*"]), "registryd_gc", "twisted.plugins"],
     package_data={"registryd": ["py.typed"]},
     data_files=[("share/registryd/conf", sorted(str(p) for p in Path("conf").glob("*")))],
     install_requires=[
         "attrs>=23.2",
         "click>=8.1",
+        "google-re2>=1.1",
         "klein>=24.8,<26",
         "pyopenssl>=24.0",
         "pyyaml>=6.0,<7",

@@ -36,6 +36,7 @@ from registryd.tls import TlsError, server_options
 _log = Logger()
 
 BACKLOG = 1024
+_UNPRIVILEGED_PORTS = 1024
 _FIRST_PURGE = 3600.0
 _SYSTEMD_FIRST_FD = 3
 
@@ -66,15 +67,16 @@ class RegistryService(Service):
         self._cancel_timers: Callable[[], None] = lambda: None
 
     def privilegedStartService(self) -> None:
-        """Bind the port, while the process may still be allowed to."""
+        """Bind a port that only a privileged process can bind."""
         super().privilegedStartService()
-        self._listen()
+        if self._needs_privilege():
+            self._listen()
 
     def startService(self) -> None:
-        if self._port is None:
-            self._listen()
         super().startService()
         self._take_storage(self._assembled.driver)
+        if self._port is None:
+            self._listen()
         self._threads.start()
         if self._config.storage.purging is not None and not self._config.storage.read_only:
             self._schedule_purging(self._config.storage.purging)
@@ -99,6 +101,10 @@ class RegistryService(Service):
         if self._threads.started:
             yield deferToThreadPool(self._reactor, self._reactor.getThreadPool(), self._threads.stop)
         self._assembled.driver.close()
+
+    def _needs_privilege(self) -> bool:
+        port = self._config.http.address.rpartition(":")[2]
+        return self._config.http.net == "tcp" and port.isdigit() and 0 < int(port) < _UNPRIVILEGED_PORTS
 
     def _listen(self) -> None:
         factory: Any = self._site

@@ -10,8 +10,7 @@ from twisted.internet.interfaces import IConsumer, IPushProducer
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from registryd.errors import Unavailable
-from registryd.interfaces import IBlobReader, IContentReader, IFileBlobReader
+from registryd.interfaces import IBlobReader, IContentReader, IFileBlobReader, PeerGone
 from registryd.model import Descriptor
 from registryd.uploads import InThread
 
@@ -93,7 +92,7 @@ class _Delivery:
         self._proceed()
 
     def stopProducing(self) -> None:
-        self._end(Failure(Unavailable("the client has left")))
+        self._end(Failure(PeerGone()))
 
     def _proceed(self) -> None:
         if self._reading or self._done is None:

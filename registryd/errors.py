@@ -117,6 +117,11 @@ class TagInvalid(RegistryError):
     message = "manifest tag did not match URI"
 
 
+class TooManyTags(TagInvalid):
+    status = 414
+    message = "more tags in one request than this registry accepts"
+
+
 class ManifestUnknown(RegistryError):
     code = "MANIFEST_UNKNOWN"
     status = 404

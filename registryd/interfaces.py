@@ -38,6 +38,10 @@ class UploadStatus:
     size: int
 
 
+class PeerGone(Exception):
+    """Whoever sent or took bytes has left before the end: nothing can be told to them any more."""
+
+
 class IBlobReader(Interface):
     """A blob that is open for reading. Whoever opened it closes it."""
 
@@ -47,6 +51,7 @@ class IBlobReader(Interface):
         """Write the bytes from ``start`` up to, not including, ``stop`` to a consumer, as fast as it takes them.
 
         Errors:
+            PeerGone: the consumer wants no more.
             OSError: the storage failed; the consumer has got a part.
         """
 
@@ -93,7 +98,7 @@ class IBlobWriter(IConsumer):
         """Forget what has come beyond ``size`` bytes and release the session."""
 
     def cancel() -> Deferred[None]:
-        """End the session and forget what has come."""
+        """End the session and forget what has come; it may have failed, and a commit may have."""
 
 
 class IReader(Interface):

@@ -234,8 +234,10 @@ class BlobWriter:
         return self._end(partial(self.content.truncate, size))
 
     def cancel(self) -> Deferred[None]:
-        self._pending = []
-        return self._end(partial(self._uploads._forget, self.name, self.id))
+        return self._end(self._forget, despite_failure=True)
+
+    def _forget(self) -> None:
+        self._uploads._forget(self.name, self.id)
 
     def _suspend(self) -> int:
         self._uploads._remember(self.id, self.hashed)
@@ -271,10 +273,13 @@ class BlobWriter:
         elif self._producer is not None:
             self._producer.stopProducing()
 
-    def _end(self, last: Callable[[], _T]) -> Deferred[_T]:
+    def _end(self, last: Callable[[], _T], despite_failure: bool = False) -> Deferred[_T]:
         if self._storing is not None:
             self._idle = Deferred()
-            return self._idle.addCallback(lambda _: self._end(last))
+            return self._idle.addCallback(lambda _: self._end(last, despite_failure))
+        if despite_failure:
+            self._failure = None
+            self._pending = []
         return self._uploads._in_thread(self._store_last, last).addErrback(tell_full)
 
     def _store_last(self, last: Callable[[], _T]) -> _T:

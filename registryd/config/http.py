@@ -91,10 +91,13 @@ def _tls(values: Values, remark: Callable[[str], None]) -> Tls | None:
     automatic = values.section("letsencrypt").text("cachefile")
     if certificate and automatic:
         raise values.error("letsencrypt", "cannot stand beside http.tls.certificate: keep one of them")
+    if automatic:
+        # With a warning alone the daemon would speak plain HTTP where TLS is wanted.
+        raise values.error("letsencrypt", "not supported yet: give http.tls.certificate and key")
     if certificate and not key:
         raise values.error("key", "missing: http.tls.certificate needs it")
     for needs in ("key", "clientcas"):
-        if values.present.get(needs) and not certificate and not automatic:
+        if values.present.get(needs) and not certificate:
             raise values.error(needs, "set without http.tls.certificate: the daemon would speak plain HTTP")
     if not certificate:
         return None

@@ -13,7 +13,7 @@ from registryd.config.environment import PATH_VARIABLE, Overlay
 from registryd.config.http import http
 from registryd.config.kinds import Reading, Values, closest
 from registryd.config.nodes import ConfigError, MapNode, Node, Origin, is_null, quoted
-from registryd.config.patterns import LinearPattern, Pattern
+from registryd.config.patterns import Pattern
 from registryd.config.schema import ROOT, STORAGE, dotted_keys, variables
 from registryd.config.source import parse, read_file
 from registryd.config.values import Config, Log, Platform, Purging, Storage, Urls, Validation
@@ -173,4 +173,4 @@ def _validation(values: Values) -> Validation:
 
 
 def _patterns(values: Values, key: str) -> tuple[Pattern, ...]:
-    return tuple(item for item in values.get(key, tuple, ()) if isinstance(item, LinearPattern))
+    return tuple(item for item in values.get(key, tuple, ()) if isinstance(item, Pattern))

@@ -11,10 +11,9 @@ from twisted.python.failure import Failure
 
 from registryd.errors import RangeInvalid
 from registryd.http.answers import Answer, body, empty, set_header
-from registryd.http.body import BodyLost
 from registryd.http.headers import Span, is_known, ranges
 from registryd.http.streaming import StreamingRequest
-from registryd.interfaces import IBlobReader, IRegistry
+from registryd.interfaces import IBlobReader, IRegistry, PeerGone
 from registryd.model import OCTET_STREAM, Descriptor
 from registryd.reference import Digest, RepositoryName
 
@@ -130,5 +129,5 @@ def _delivered(reader: IBlobReader, answer: Answer) -> Answer:
 def _left(reader: IBlobReader, failure: Failure) -> Answer:
     """A client that leaves during a delivery is no error of ours, and nothing can be answered any more."""
     reader.close()
-    failure.trap(BodyLost)
+    failure.trap(PeerGone)
     return None

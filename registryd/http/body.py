@@ -9,6 +9,8 @@ from twisted.internet.interfaces import IConsumer, IPushProducer
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
+from registryd.interfaces import PeerGone
+
 DRAIN_LIMIT = 1024 * 1024
 """Bytes of a body that are read and dropped after an answer that did not wait for it: a client that still sends would
 else get a reset in place of the answer. A body that is known to be no longer does not end the connection."""
@@ -21,10 +23,6 @@ class BodyConnection(Protocol):
     def pause_body(self) -> None: ...
     def resume_body(self) -> None: ...
     def loseConnection(self) -> None: ...
-
-
-class BodyLost(Exception):
-    """The client left before the whole body had come."""
 
 
 @implementer(IPushProducer)
@@ -48,7 +46,7 @@ class RequestBody:
         """Write the body to a consumer as it comes; fires at its end, or when the consumer stops it.
 
         Errors:
-            BodyLost: the client left before the end.
+            PeerGone: the client left before the end.
         """
         done = self._done = Deferred[None]()
         if self._failure is not None:
@@ -77,7 +75,8 @@ class RequestBody:
             self._connection.resume_body()
 
     def stopProducing(self) -> None:
-        self.drop()
+        # What still comes is dropped once the answer is written, so that its limits do not run before.
+        self._connection.pause_body()
         self._end(None)
 
     def came(self, data: bytes) -> None:
@@ -106,7 +105,7 @@ class RequestBody:
     def lost(self) -> None:
         """The rest of the body will not come."""
         if self.unfinished:
-            self._failure = Failure(BodyLost())
+            self._failure = Failure(PeerGone())
             self._end(self._failure)
 
     def _end(self, failure: Failure | None) -> None:

@@ -7,13 +7,16 @@ from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IConsumer, IProducer, IPushProducer
 from zope.interface import implementer
 
-from registryd.errors import DigestInvalid, ManifestInvalid, ManifestTooLarge, ManifestUnknown, TagInvalid
+from registryd.errors import DigestInvalid, ManifestInvalid, ManifestTooLarge, ManifestUnknown, TagInvalid, TooManyTags
 from registryd.http.answers import Answer, Urls, empty, set_header
 from registryd.http.headers import accepts, header, is_known, queries
 from registryd.http.streaming import StreamingRequest
 from registryd.interfaces import IRegistry
 from registryd.model import DOCKER_LIST, DOCKER_MANIFEST, Descriptor, Manifest, read_document, told_media_type
 from registryd.reference import Digest, Reference, RepositoryName, Tag, parse_reference, parse_tag
+
+MAX_TAGS = 100
+"""Tags of one push; the specification asks for ten at least."""
 
 _LIST_TYPES = frozenset({DOCKER_LIST, "*/*", "application/*"})
 
@@ -44,6 +47,8 @@ class Manifests:
         """end-7: push a manifest under a digest or a tag, and under the tags of the query."""
         parsed = parse_reference(reference)
         tags = [parse_tag(tag) for tag in dict.fromkeys(queries(request, b"tag"))]
+        if len(tags) > MAX_TAGS:
+            return fail(TooManyTags())
         if request.body.length is not None and request.body.length > self.limit:
             return fail(ManifestTooLarge())
         content = _Content(self.limit)

@@ -10,8 +10,7 @@ from twisted.internet.interfaces import IPullProducer
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from registryd.http.body import BodyLost
-from registryd.interfaces import IFileBlobReader
+from registryd.interfaces import IFileBlobReader, PeerGone
 
 TURN = 1024 * 1024
 """Bytes that are sent before others get their turn."""
@@ -77,7 +76,7 @@ class SendFile:
         except BlockingIOError:
             sent = None
         except OSError:
-            self._break_off(Failure(BodyLost()))
+            self._break_off(Failure(PeerGone()))
             return
         if sent == 0:
             self._break_off(Failure(OSError("the file ended before the size that the client was told")))
@@ -89,7 +88,7 @@ class SendFile:
         self._transport.startWriting()
 
     def stopProducing(self) -> None:
-        self._end(Failure(BodyLost()))
+        self._end(Failure(PeerGone()))
 
     def _break_off(self, failure: Failure) -> None:
         self._end(failure)

@@ -31,10 +31,10 @@ from twisted.web.http_headers import Headers
 from twisted.web.server import Request
 from zope.interface import implementer
 
-from registryd.http.body import BodyLost, RequestBody
+from registryd.http.body import RequestBody
 from registryd.http.chunked import ChunkedDecoder, MalformedChunkError
 from registryd.http.sendfile import SendFile
-from registryd.interfaces import IBlobReader, IFileBlobReader
+from registryd.interfaces import IBlobReader, IFileBlobReader, PeerGone
 
 _log = Logger()
 
@@ -69,7 +69,11 @@ class StreamingRequest(Request):
 
     def gotLength(self, length: int | None) -> None:
         expectation = self.requestHeaders.getRawHeaders(b"expect")
-        expects_continue = expectation is not None and expectation[0].lower() == b"100-continue"
+        expects_continue = (
+            expectation is not None
+            and expectation[0].lower() == b"100-continue"
+            and self.channel._version == b"HTTP/1.1"
+        )
         self.body = RequestBody(self.channel, length, expects_continue)
         self._has_headers = True
 
@@ -109,13 +113,13 @@ class StreamingRequest(Request):
         """Write a part of a blob after what was written, by sendfile where both ends are plain descriptors.
 
         Errors:
-            BodyLost: the client left before the end.
+            PeerGone: the client left before the end.
             OSError: the storage failed; the connection is broken off, since the client was promised more.
         """
         self.write(b"")
         channel = self.channel
         if channel is None:
-            return fail(BodyLost())
+            return fail(PeerGone())
         channel.expect_progress()
         if IFileBlobReader.providedBy(reader) and channel.sends_files():
             return SendFile(self, channel, reader, start, stop).begin()
@@ -162,7 +166,8 @@ class StreamingChannel(HTTPChannel):
             self._first_bytes = False
             if data[:2] == b"\x16\x03":
                 _log.warn("{peer}: TLS on a port that speaks plain HTTP", peer=shown_peer(self.transport.getPeer()))
-                self.transport.abortConnection()
+                # Docker takes HTTP for an answer, and tries again without TLS; a mere reset it does not.
+                self._respondToBadRequestAndDisconnect()
                 return
         if self._refused:
             return

@@ -80,11 +80,12 @@ class Uploads:
         writer = await registry.start_upload(name, digest.algorithm)
         try:
             await self._fill(writer, request, None)
+            blob = await writer.commit(digest)
         except BaseException:
             # The client has been told no location to go on at.
             await writer.cancel()
             raise
-        return self._blob(request, name, await writer.commit(digest))
+        return self._blob(request, name, blob)
 
     async def _receive(
         self, registry: IRegistry, request: StreamingRequest, name: RepositoryName, id: str

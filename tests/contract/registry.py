@@ -209,9 +209,7 @@ class ReaderContract(_Contract):
 
     async def test_resolve_blob(self) -> None:
         digest = await self.push_blob(LAYER)
-        self.assertEqual(
-            await self.registry.resolve_blob(NAME, digest), Descriptor(OCTET_STREAM, digest, len(LAYER))
-        )
+        self.assertEqual(await self.registry.resolve_blob(NAME, digest), Descriptor(OCTET_STREAM, digest, len(LAYER)))
 
     async def test_resolve_blob_name_unknown(self) -> None:
         digest = await self.push_blob(LAYER)
@@ -346,7 +344,9 @@ class ListerContract(_Contract):
         await self.push_image()
         missing = manifest_of({"not": "pushed"})
         referrer = await self.push(image(CONFIG, subject=listed(missing)))
-        self.assertEqual([r.descriptor for r in await self.registry.referrers(NAME, missing.digest)], [referrer.descriptor])
+        self.assertEqual(
+            [r.descriptor for r in await self.registry.referrers(NAME, missing.digest)], [referrer.descriptor]
+        )
         self.assertEqual(list(await self.registry.referrers(NAME, ABSENT)), [])
         self.assertEqual(list(await self.registry.referrers(NOWHERE, missing.digest)), [])
 

@@ -9,7 +9,7 @@ import pytest
 from tests.daemon import Daemon
 
 from .content import OCTETS, Repository, digest_of, random_bytes, settled, with_query
-from .wire import Connection, ConnectionEndedError, head
+from .wire import Client, Connection, ConnectionEndedError, head
 
 CONFIG = {"http": {"limits": {"idletimeout": "1s"}}}
 SOON = 5.0
@@ -66,27 +66,33 @@ def test_a_slow_body_is_waited_for(daemon: Daemon, repo: Repository) -> None:
         assert connection.receive("PATCH").is_(202).header("Range") == "0-7"
 
 
+LARGE = random_bytes(24 * 1024 * 1024)
+
+
 @pytest.fixture(scope="module")
-def large() -> bytes:
-    return random_bytes(32 * 1024 * 1024)
+def large(daemon: Daemon) -> str:
+    """The path of a blob that no buffer between holds."""
+    client = Client(daemon.address)
+    repository = Repository(client, "large")
+    path = repository.path(f"blobs/{repository.blob(LARGE)}")
+    client.close()
+    return path
 
 
-def test_a_slow_reader_is_waited_for(daemon: Daemon, repo: Repository, large: bytes) -> None:
-    path = repo.path(f"blobs/{repo.blob(large)}")
+def test_a_slow_reader_is_waited_for(daemon: Daemon, large: str) -> None:
     with Connection(daemon.address) as connection:
-        connection.send(head("GET", path))
+        connection.send(head("GET", large))
         # So much at a time that the buffers between do not hide the progress from the daemon.
         for received in range(2_000_000, 18_000_000, 2_000_000):
             time.sleep(0.3)
             while len(connection.pending) < received:
                 connection.pending += connection.socket.recv(2_000_000)
-        assert connection.receive().is_(200).body == large
+        assert connection.receive().is_(200).body == LARGE
 
 
-def test_a_reader_that_stops_is_not_waited_for(daemon: Daemon, repo: Repository, large: bytes) -> None:
-    path = repo.path(f"blobs/{repo.blob(large)}")
+def test_a_reader_that_stops_is_not_waited_for(daemon: Daemon, large: str) -> None:
     with Connection(daemon.address) as connection:
-        connection.send(head("GET", path))
+        connection.send(head("GET", large))
         time.sleep(3.5)
         with pytest.raises((ConnectionEndedError, ConnectionError)):
             connection.receive()

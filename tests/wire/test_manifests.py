@@ -55,13 +55,10 @@ def check_served(response: Response, pushed: Pushed) -> None:
     assert response.header("ETag") == f'"{pushed.digest}"'
 
 
-@pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
-@pytest.mark.parametrize("by_tag", [True, False])
+@pytest.mark.parametrize(("by_tag", "algorithm"), [(True, "sha256"), (False, "sha256"), (False, "sha512")])
 @pytest.mark.parametrize("media_type", [OCI_MANIFEST, DOCKER_MANIFEST, OCI_INDEX, DOCKER_LIST, OCI_ARTIFACT, ANYTHING])
 def test_push_and_pull(client: Client, repo: Repository, media_type: str, by_tag: bool, algorithm: str) -> None:
     content = encode(document_of(repo, media_type)) + b"\n"
-    if by_tag and algorithm == "sha512":
-        pytest.skip("a tag is pushed with the default algorithm")
     pushed = Pushed(content, media_type, digest_of(content, algorithm))
     response = repo.put("latest" if by_tag else pushed.digest, content, media_type).is_(201)
     assert response.header("Docker-Content-Digest") == pushed.digest

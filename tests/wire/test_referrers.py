@@ -25,6 +25,7 @@ from .content import (
     image,
     index,
 )
+from .trees import LAYERS, REVISIONS, write, write_tag
 from .wire import Client, Response, link_of
 
 EMPTY = descriptor(b"{}", OCI_EMPTY)
@@ -190,29 +191,10 @@ def test_pages(client: Client, repo: Repository, subject: Pushed) -> None:
     assert pages > 1
 
 
-def write(daemon: Daemon, name: str, kind: str, content: bytes) -> str:
-    """Put a blob into the tree as Distribution does, linked from ``_layers`` or ``_manifests/revisions``."""
-    encoded = digest_of(content).removeprefix("sha256:")
-    data = daemon.tree / "blobs" / "sha256" / encoded[:2] / encoded / "data"
-    link = daemon.tree / "repositories" / name / kind / "sha256" / encoded / "link"
-    for path, written in ((data, content), (link, f"sha256:{encoded}".encode())):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(written)
-    return f"sha256:{encoded}"
-
-
-def write_tag(daemon: Daemon, name: str, tag: str, digest: str) -> None:
-    folder = daemon.tree / "repositories" / name / "_manifests" / "tags" / tag
-    for path in (folder / "current" / "link", folder / "index" / "sha256" / digest.removeprefix("sha256:") / "link"):
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_text(digest)
-
-
 @pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
 def test_those_of_an_old_tree_by_the_tag_schema(daemon: Daemon, repo: Repository, algorithm: str) -> None:
     subject = absent(algorithm)
-    revisions = "_manifests/revisions"
-    write(daemon, repo.name, "_layers", b"{}")
+    write(daemon, repo.name, LAYERS, b"{}")
     of: Document = {"subject": {"mediaType": OCI_MANIFEST, "digest": subject, "size": 7}}
     contents = [
         encode(image(EMPTY, artifactType=SBOM, annotations={"a": "b"}, **of)),
@@ -221,13 +203,13 @@ def test_those_of_an_old_tree_by_the_tag_schema(daemon: Daemon, repo: Repository
         encode(image(EMPTY, subject={"mediaType": OCI_MANIFEST, "digest": absent(), "size": 7})),  # has another
     ]
     children: list[Document] = [
-        {"mediaType": OCI_MANIFEST, "digest": write(daemon, repo.name, revisions, content), "size": len(content)}
+        {"mediaType": OCI_MANIFEST, "digest": write(daemon, repo.name, REVISIONS, content), "size": len(content)}
         for content in contents
     ]
     children.append({"mediaType": OCI_MANIFEST, "digest": absent(), "size": 7})  # is not there
     old = index(*children)
     kind, encoded = subject.split(":")
-    write_tag(daemon, repo.name, f"{kind}-{encoded[:64]}", write(daemon, repo.name, revisions, encode(old)))
+    write_tag(daemon, repo.name, f"{kind}-{encoded[:64]}", write(daemon, repo.name, REVISIONS, encode(old)))
     first = {**children[0], "artifactType": SBOM, "annotations": {"a": "b"}}
     second = {**children[1], "artifactType": OCI_EMPTY}
     assert by_digest(*referrers(repo, subject)) == by_digest(first, second)
@@ -247,7 +229,7 @@ def test_a_tag_of_that_name_which_is_no_index_is_passed_over(daemon: Daemon, rep
     repo.blob(b"{}")
     subject = absent()
     referrer = repo.push(image(EMPTY, subject={"mediaType": OCI_MANIFEST, "digest": subject, "size": 7}))
-    revision = write(daemon, repo.name, "_manifests/revisions", content)
+    revision = write(daemon, repo.name, REVISIONS, content)
     write_tag(daemon, repo.name, subject.replace(":", "-"), revision)
     assert [each["digest"] for each in referrers(repo, subject)] == [referrer.digest]
 
