@@ -2,21 +2,27 @@
 
 from __future__ import annotations
 
+import os
 import shutil
 import tempfile
 from functools import partial
+from typing import Any
 
-from twisted.internet import reactor
+from twisted.internet import reactor as installed
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 
 from registryd.filters import ReadOnly, Undeletable
 from registryd.interfaces import IRegistry
+from registryd.reference import Digest
+from registryd.storage import layout
 from registryd.storage.filesystem import FilesystemDriver
 from registryd.storage.memory import MemoryDriver
 from tests.contract import registry as contract
-from tests.values import local_registry, thread_like_driver
+from tests.values import NAME, Sink, local_registry, thread_like_driver
+
+reactor: Any = installed
 
 
 def make_filesystem_driver(case: SynchronousTestCase) -> FilesystemDriver:
@@ -94,6 +100,24 @@ class FullMemoryRegistryTests(contract.FullRegistryContract, TestCase):
 class FullUnhurriedRegistryTests(FullMemoryRegistryTests):
     def make_driver(self) -> MemoryDriver:
         return thread_like_driver()
+
+
+class LostStorageTests(SynchronousTestCase):
+    """Storage that fails while a blob is delivered."""
+
+    def test_deliver_to_os_error(self) -> None:
+        driver = make_filesystem_driver(self)
+        registry = local_registry(driver)
+        content = bytes(1024 * 1024)
+        writer = self.successResultOf(registry.start_upload(NAME, "sha256"))
+        writer.write(content)
+        digest = self.successResultOf(writer.commit(Digest.of(content))).digest
+        reader = self.successResultOf(registry.open_blob(NAME, digest))
+        self.addCleanup(reader.close)
+        os.truncate(driver.root + layout.blob_data(digest), 600_000)
+        sink = Sink()
+        self.failureResultOf(reader.deliver_to(sink, 0, len(content)), OSError)
+        self.assertEqual((len(sink.content), sink.producer), (600_000, None))
 
 
 def used(driver: MemoryDriver) -> int:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import time
 from collections.abc import Callable, Sequence
+from itertools import pairwise
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -157,4 +158,4 @@ class Source:
 def split(content: bytes, cuts: Sequence[int]) -> list[bytes]:
     """Content in pieces that end at some offsets."""
     offsets = [0, *sorted(min(cut, len(content)) for cut in cuts), len(content)]
-    return [content[start:stop] for start, stop in zip(offsets, offsets[1:], strict=False)]
+    return [content[start:stop] for start, stop in pairwise(offsets)]

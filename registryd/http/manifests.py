@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import re
+
 import attrs
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IConsumer, IProducer, IPushProducer
@@ -14,6 +16,9 @@ from registryd.http.streaming import StreamingRequest
 from registryd.interfaces import IRegistry
 from registryd.model import DOCKER_LIST, DOCKER_MANIFEST, Descriptor, Manifest, read_document, told_media_type
 from registryd.reference import Digest, Reference, RepositoryName, Tag, parse_reference, parse_tag
+
+# RFC 6838, section 4.2.
+_MEDIA_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}", re.ASCII)
 
 MAX_TAGS = 100
 """Tags of one push; the specification asks for ten at least."""
@@ -152,7 +157,7 @@ def _media_type(request: StreamingRequest, content: bytes) -> str:
     pushed_as = (header(request, b"content-type") or "").partition(";")[0].strip()
     if not pushed_as:
         return told_media_type(content)[0]
-    if len(pushed_as) > 255 or not pushed_as.isascii():
+    if _MEDIA_TYPE.fullmatch(pushed_as) is None:
         raise ManifestInvalid("the content type is no media type")
     return pushed_as
 

@@ -178,7 +178,7 @@ class StreamingChannel(HTTPChannel):
             return
         if self.line_mode and self._headers_read == headers_read and self._deadline is None and self.factory.timeOut:
             # The idle timeout begins anew with each byte; headers as a whole must not take longer.
-            self._deadline = self.callLater(self.factory.timeOut, self.timeoutConnection)
+            self._deadline = self.callLater(self.factory.timeOut, super().timeoutConnection)
 
     def allHeadersReceived(self) -> None:
         self._headers_read += 1
@@ -192,6 +192,9 @@ class StreamingChannel(HTTPChannel):
             if self.length is None or self.length > _USUAL_READ:
                 self._read_at_once(BULK_READ)
             request.dispatch(self._command, self._path, self._version)
+
+    def lineLengthExceeded(self, line: bytes) -> None:
+        self._respondToBadRequestAndDisconnect()
 
     def rawDataReceived(self, data: bytes) -> None:
         if self._refused:
@@ -221,6 +224,8 @@ class StreamingChannel(HTTPChannel):
             return
         if self.factory.draining:
             self.persistent = False
+        # What is saved when a body has come is no timeout at all if the peer was held paused then.
+        self._savedTimeOut = self.factory.timeOut
         super().requestDone(request)
         if self._read_ended and not self._handlingRequest:
             self.loseConnection()

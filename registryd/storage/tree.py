@@ -127,13 +127,22 @@ class Tree:
     def layer(self, name: RepositoryName, digest: Digest) -> Digest | None:
         """The digest under which a blob that a repository holds is stored.
 
-        It is another where Distribution stored a blob pushed under sha512 as sha256.
+        It is another, of another algorithm, where Distribution stored a blob pushed under sha512 as sha256.
         """
-        return self.read_link(layout.layer_link(name, digest))
+        path = layout.layer_link(name, digest)
+        stored = self.read_link(path)
+        if stored is not None and stored != digest and stored.algorithm == digest.algorithm:
+            _log.error("{path}: names another blob, {stored}", path=path, stored=stored)
+            return None
+        return stored
 
     def has_revision(self, name: RepositoryName, digest: Digest) -> bool:
         """Whether a repository holds a manifest."""
-        return self.read_link(layout.revision_link(name, digest)) == digest
+        path = layout.revision_link(name, digest)
+        held = self.read_link(path)
+        if held is not None and held != digest:
+            _log.error("{path}: names another manifest, {held}", path=path, held=held)
+        return held == digest
 
     def put_revision(self, name: RepositoryName, digest: Digest, media_type: str | None) -> None:
         """Let a repository hold a manifest, whose type is kept where its bytes do not tell it."""
