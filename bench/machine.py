@@ -37,6 +37,20 @@ def _tree(pid: int) -> Iterator[int]:
             yield from _tree(int(child))
 
 
+def busy_seconds(cpus: set[int]) -> float:
+    """The time that CPUs have spent on anything, in seconds, that which a hypervisor took from them included.
+
+    Source: proc(5), /proc/stat: all but idle and iowait; what guests use is part of user and nice.
+    """
+    busy = 0
+    for line in Path("/proc/stat").read_text().splitlines():
+        name, *fields = line.split()
+        if name[:3] == "cpu" and name[3:].isdigit() and int(name[3:]) in cpus:
+            user, nice, system, _idle, _waiting, *rest = map(int, fields[:8])
+            busy += user + nice + system + sum(rest)
+    return busy / _TICKS_A_SECOND
+
+
 def split_cpus() -> tuple[set[int], set[int]]:
     """The CPU for the server and the CPUs for the load; the same one where there is only one."""
     first, *others = sorted(os.sched_getaffinity(0))

@@ -37,11 +37,15 @@ QUICK = Plan(3, Amount(seconds=2.0, large=1))
 
 @attrs.frozen
 class Sample:
-    """One turn of one server: the units of work done, and the seconds of CPU and of wall time that they took."""
+    """One turn of one server: the units of work done, and the seconds of CPU and of wall time that they took.
+
+    ``others`` is the part of the turn's time that the server's CPU spent on anything else.
+    """
 
     units: float
     cpu: float
     wall: float
+    others: float
 
 
 @attrs.frozen
@@ -63,6 +67,11 @@ class Figures:
         """The least and the greatest CPU seconds of a unit of work."""
         each = [sample.cpu / sample.units for sample in self.samples]
         return min(each), max(each)
+
+    @property
+    def others(self) -> float:
+        """The part of the time that others had the server's CPU: where it is large, the figures are worth little."""
+        return statistics.median(sample.others for sample in self.samples)
 
     @property
     def measured(self) -> float:
@@ -135,10 +144,11 @@ def _told(failures: dict[str, str], name: str) -> Iterator[None]:
 
 
 def _sample(server: Server, load: Load, amount: Amount) -> Sample:
-    before = server.cpu_seconds()
+    start, cpu, others = time.monotonic(), server.cpu_seconds(), server.others_seconds()
     work = load(amount)
     time.sleep(_SETTLING)
-    return Sample(work.units, server.cpu_seconds() - before, work.wall)
+    took = time.monotonic() - start
+    return Sample(work.units, server.cpu_seconds() - cpu, work.wall, (server.others_seconds() - others) / took)
 
 
 def target_met(result: Result) -> bool | None:

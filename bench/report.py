@@ -12,6 +12,7 @@ from bench.servers import PROGRAMS
 _BEGIN = "<!-- bench: begin -->"
 _END = "<!-- bench: end -->"
 _FEW_SECONDS = 2.0
+_MUCH_ELSE = 0.1
 
 
 def table(results: Sequence[Result]) -> Iterator[str]:
@@ -74,6 +75,15 @@ def _remarks(results: Sequence[Result]) -> Iterator[str]:
     if any(_is_short(figures) for result in results for figures in result.figures.values()):
         yield ""
         yield f"\\* fewer than {_FEW_SECONDS:g} CPU seconds measured; a tick of the clock is 10 ms."
+    disturbed = [
+        f"{result.row.title} ({name}: {figures.others:.0%})"
+        for result in results
+        for name, figures in result.figures.items()
+        if figures.others > _MUCH_ELSE
+    ]
+    if disturbed:
+        yield ""
+        yield f"Something else was running on the server's CPU, and makes these figures worse: {', '.join(disturbed)}"
     for result in results:
         for name, reason in result.failures.items():
             yield ""
@@ -94,7 +104,7 @@ def spread_text(result: Result) -> str:
     parts = []
     for name, figures in result.figures.items():
         times = [time_text(result.row, seconds) for seconds in (figures.spread[0], figures.cpu, figures.spread[1])]
-        parts.append(f"{name} {' / '.join(times)} ({figures.measured:.1f} CPU s)")
+        parts.append(f"{name} {' / '.join(times)} ({figures.measured:.1f} CPU s, others {figures.others:.0%})")
     return f"{result.row.key} [{result.row.unit.name}]: {'; '.join(parts)}"
 
 

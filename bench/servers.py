@@ -15,7 +15,7 @@ from pathlib import Path
 
 import attrs
 
-from bench.machine import cpu_seconds
+from bench.machine import busy_seconds, cpu_seconds
 
 REGISTRYD = "registryd"
 DISTRIBUTION = "docker-registry"
@@ -53,6 +53,7 @@ class Server:
     pid: int
     address: str
     place: Place
+    cpus: set[int]
 
     @property
     def certificate(self) -> Path | None:
@@ -65,6 +66,10 @@ class Server:
     def cpu_seconds(self) -> float:
         """The CPU time that it has used since it started."""
         return cpu_seconds(self.pid)
+
+    def others_seconds(self) -> float:
+        """The time that its CPU has spent on anything else, the kernel's own work for it included."""
+        return busy_seconds(self.cpus) - self.cpu_seconds()
 
 
 @attrs.frozen
@@ -91,7 +96,7 @@ def running(name: str, place: Place, cpus: set[int]) -> Iterator[Server]:
     with open(place.folder / "stdout", "wb") as out, open(place.folder / "stderr", "wb") as err:
         process = subprocess.Popen(pinned, stdout=out, stderr=err, env=_environment(), cwd=CHECKOUT)
     try:
-        yield Server(name, process.pid, _await_address(name, place, process, launch), place)
+        yield Server(name, process.pid, _await_address(name, place, process, launch), place, cpus)
     finally:
         _stop(process)
 

@@ -238,11 +238,15 @@ class IAccess(Interface):
 
 @attrs.frozen
 class Stat:
-    """What a path of the storage is: a folder, or content of a size in bytes; times are seconds since the epoch."""
+    """What a path of the storage is: a folder, or content of a size in bytes; times are seconds since the epoch.
+
+    ``version`` is equal in two of a path only if the same content, with the same time, was there both times.
+    """
 
     is_folder: bool
     size: int
     modified: float
+    version: object = None
 
 
 class IContentReader(Interface):

@@ -168,11 +168,11 @@ class LocalRegistry:
 
     def _stored_blob(self, name: RepositoryName, digest: Digest) -> Digest:
         """The digest under which a blob that a repository holds is stored; its link is renewed."""
-        stored = self._tree.layer(name, digest)
-        if stored is None:
+        link = self._tree.layer(name, digest)
+        if link is None:
             raise self._unknown(name, BlobUnknown(detail={"digest": str(digest)}))
-        self._promises.keep(layout.layer_link(name, digest))
-        return stored
+        self._promises.keep_link(layout.layer_link(name, digest), link)
+        return link.digest
 
     def _kept(self, digest: Digest, error: RegistryError) -> Stat:
         """What a link promises, renewed.
@@ -207,17 +207,23 @@ class LocalRegistry:
         return self._get_manifest(name, reference).descriptor
 
     def _get_manifest(self, name: RepositoryName, reference: Reference) -> Manifest:
-        if isinstance(reference, Digest):
-            digest: Digest | None = reference
-        else:
-            digest = self._tree.tag(name, reference)
-            self._promises.keep(layout.tag_link(name, reference))
         unknown = ManifestUnknown(detail={"reference": str(reference)})
-        if digest is None or not self._tree.has_revision(name, digest):
+        digest = reference if isinstance(reference, Digest) else self._tagged(name, reference)
+        revision = self._tree.revision(name, digest) if digest is not None else None
+        if digest is None or revision is None:
             raise self._unknown(name, unknown)
-        self._promises.keep(layout.revision_link(name, digest))
+        self._promises.keep_link(layout.revision_link(name, digest), revision)
         self._kept(digest, unknown)
         return self._load(name, digest)
+
+    def _tagged(self, name: RepositoryName, tag: Tag) -> Digest | None:
+        """What a tag names; its link is renewed."""
+        path = layout.tag_link(name, tag)
+        link = self._tree.link(path)
+        if link is None:
+            return None
+        self._promises.keep_link(path, link)
+        return link.digest
 
     def _load(self, name: RepositoryName, digest: Digest) -> Manifest:
         """A manifest that a repository holds, from memory or from the tree.
@@ -244,9 +250,15 @@ class LocalRegistry:
         return manifest
 
     def _mount_blob(self, name: RepositoryName, digest: Digest, source: RepositoryName | None) -> Descriptor:
-        stored = digest if source is None else self._tree.layer(source, digest)
-        if stored is None or not self._promises.renew(layout.blob_data(stored)):
-            raise BlobUnknown(detail={"digest": str(digest)})
+        unknown = BlobUnknown(detail={"digest": str(digest)})
+        stored = digest
+        if source is not None:
+            link = self._tree.layer(source, digest)
+            if link is None:
+                raise unknown
+            stored = link.digest
+        if not self._promises.renew(layout.blob_data(stored)):
+            raise unknown
         self._tree.write_link(layout.layer_link(name, digest), stored)
         return Descriptor(OCTET_STREAM, digest, self._driver.stat(layout.blob_data(stored)).size)
 
@@ -316,7 +328,7 @@ class LocalRegistry:
         return [part.descriptor.digest for part in document.manifests] if document else []
 
     def _referrer(self, name: RepositoryName, digest: Digest, subject: Digest) -> Referrer | None:
-        if not self._tree.has_revision(name, digest):
+        if self._tree.revision(name, digest) is None:
             return None
         document = self._document(name, digest)
         if document is None or document.subject is None or document.subject.digest != subject:

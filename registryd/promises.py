@@ -14,7 +14,7 @@ from twisted.logger import Logger
 from registryd.interfaces import IStorageDriver, Stat
 from registryd.reference import Digest, RepositoryName
 from registryd.storage import layout
-from registryd.storage.tree import Tree
+from registryd.storage.tree import Link, Tree
 
 _log = Logger()
 
@@ -49,6 +49,11 @@ class Promises:
             return None
         return stat
 
+    def keep_link(self, path: str, link: Link) -> None:
+        """Renew a link that was just read, if that has not been done lately."""
+        if self.now() - link.modified > self.interval:
+            self.renew(path)
+
     def renew(self, path: str) -> bool:
         """Renew what is at a path, and tell whether anything is."""
         try:
@@ -59,9 +64,11 @@ class Promises:
 
     def renew_blob(self, tree: Tree, name: RepositoryName, digest: Digest) -> bool:
         """Renew a blob of a repository, its link and its bytes, and tell whether both are there."""
-        stored = tree.layer(name, digest)
+        link = tree.layer(name, digest)
         return (
-            stored is not None and self.renew(layout.layer_link(name, digest)) and self.renew(layout.blob_data(stored))
+            link is not None
+            and self.renew(layout.layer_link(name, digest))
+            and self.renew(layout.blob_data(link.digest))
         )
 
     def renew_revision(self, name: RepositoryName, digest: Digest) -> bool:

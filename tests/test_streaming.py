@@ -28,7 +28,7 @@ from twisted.internet.ssl import ClientContextFactory
 from twisted.internet.task import Clock, deferLater
 from twisted.internet.tcp import Connection
 from twisted.internet.testing import StringTransport
-from twisted.logger import globalLogPublisher
+from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from twisted.trial.unittest import SynchronousTestCase, TestCase
@@ -36,6 +36,7 @@ from twisted.web.http import HTTPChannel
 from twisted.web.http import Request as HTTPRequest
 from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
+from zope.interface import provider
 
 from registryd.config import Tls
 from registryd.delivery import BlobReader, FileBlobReader, blob_reader
@@ -353,7 +354,11 @@ class DispatchTests(ChannelCase):
 
     def test_tls_on_a_plain_port(self) -> None:
         told: list[LogEvent] = []
-        observer = provider(ILogObserver)(told.append)
+
+        @provider(ILogObserver)
+        def observer(event: LogEvent) -> None:
+            told.append(event)
+
         globalLogPublisher.addObserver(observer)
         self.addCleanup(globalLogPublisher.removeObserver, observer)
         self.send(b"\x16\x03\x01\x02\x00\x01\x00\x01\xfc\x03\x03")
@@ -398,10 +403,10 @@ class BodyTests(ChannelCase):
 
     def test_chunked(self) -> None:
         coded = b"3\r\nabc\r\n00F;x=y\r\n123456789012345\r\n0\r\nTrailer: t\r\n\r\n"
-        for cuts in ([], range(len(coded)), [4, 9, 20]):
+        for cuts in ([], list(range(len(coded))), [4, 9, 20]):
             self.setUp()
             sink, done = self.wanted(self.put(b"Transfer-Encoding: chunked"))
-            self.send(*split(coded, list(cuts)))
+            self.send(*split(coded, cuts))
             self.successResultOf(done)
             self.assertEqual(sink.content, b"abc123456789012345")
 
@@ -767,9 +772,9 @@ class ConnectionTests(ChannelCase):
     def test_pipelined_behind_a_body(self) -> None:
         for header, body in ((b"Content-Length: 3", b"abc"), (b"Transfer-Encoding: chunked", b"3\r\nabc\r\n0\r\n\r\n")):
             whole = b"PUT /p HTTP/1.1\r\nHost: h\r\n" + header + b"\r\n\r\n" + body
-            for cuts in ([], range(2 * len(whole))):
+            for cuts in ([], list(range(2 * len(whole)))):
                 self.setUp()
-                self.send(*split(whole * 2, list(cuts)))
+                self.send(*split(whole * 2, cuts))
                 for _ in range(2):
                     sink, done = self.wanted(self.request)
                     self.successResultOf(done)

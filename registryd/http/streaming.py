@@ -152,6 +152,7 @@ class StreamingChannel(HTTPChannel):
     _headers_read = 0
     _first_bytes = True
     _last_read = b""
+    _host: Any = None
     _refused = False
     _read_ended = False
     _queued: int | None = None
@@ -253,6 +254,12 @@ class StreamingChannel(HTTPChannel):
             lines.extend([b"%b: %b" % (name, value) for value in values])
         lines.append(b"\r\n")
         self.transport.write(b"\r\n".join(lines))
+
+    def getHost(self) -> Any:
+        # Every request asks for it, and every time it would be a system call.
+        if self._host is None:
+            self._host = super().getHost()
+        return self._host
 
     def resetTimeout(self) -> None:
         self._queued = None

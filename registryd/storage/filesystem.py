@@ -106,7 +106,8 @@ class FilesystemDriver:
         except (OSError, ValueError) as error:
             raise _absence(error, path) from None
         is_folder = stat.S_ISDIR(status.st_mode)
-        return Stat(is_folder, 0 if is_folder else status.st_size, status.st_mtime)
+        version = (status.st_ino, status.st_mtime_ns, status.st_size)
+        return Stat(is_folder, 0 if is_folder else status.st_size, status.st_mtime, version)
 
     def list(self, path: str) -> list[str]:
         try:

@@ -80,7 +80,7 @@ class MemoryDriver:
             entry = self._entry(path)
             if isinstance(entry, _Folder):
                 return Stat(True, 0, entry.modified)
-            return Stat(False, len(entry.data), entry.modified)
+            return Stat(False, len(entry.data), entry.modified, (id(entry), entry.modified, len(entry.data)))
 
     def list(self, path: str) -> list[str]:
         with self._guard:

@@ -6,6 +6,7 @@ All calls block, and none validates what comes from outside: names, tags and dig
 
 from __future__ import annotations
 
+import time
 from collections.abc import Iterator
 
 import attrs
@@ -19,23 +20,54 @@ from registryd.storage import layout
 _log = Logger()
 
 
+LINKS_KNOWN = 16384
+"""Links that are remembered, at some 400 bytes each."""
+
+SETTLED = 2.0
+"""Seconds after which a link that is written once more has another time for certain, and may be remembered."""
+
+
+@attrs.frozen
+class Link:
+    """What a link holds, and when it was written or renewed, in seconds since the epoch."""
+
+    digest: Digest
+    modified: float
+    version: object
+
+
 @attrs.frozen
 class Tree:
-    """A registry's tree on a storage driver."""
+    """A registry's tree on a storage driver. A link that was read is remembered while its version is the same."""
 
     driver: IStorageDriver
+    _links: dict[str, Link] = attrs.field(factory=dict, init=False, repr=False)
 
-    def read_link(self, path: str) -> Digest | None:
-        """The digest that a link holds, or None where there is no link, or none that can be read."""
+    def link(self, path: str) -> Link | None:
+        """A link, or None where there is none, or none that can be read."""
         try:
+            stat = self.driver.stat(path)
+            known = self._links.get(path)
+            if known is not None and known.version == stat.version:
+                return known
             content = self.driver.get_content(path)
         except FileNotFoundError:
             return None
         try:
-            return Digest.parse(content.decode("ascii").strip())
+            link = Link(Digest.parse(content.decode("ascii").strip()), stat.modified, stat.version)
         except (DigestInvalid, UnicodeDecodeError):
             _log.error("{path}: not a digest: {content!r}", path=path, content=content[:200])
             return None
+        if time.time() - stat.modified > SETTLED:
+            if len(self._links) >= LINKS_KNOWN:
+                self._links.clear()
+            self._links[path] = link
+        return link
+
+    def read_link(self, path: str) -> Digest | None:
+        """The digest that a link holds."""
+        link = self.link(path)
+        return link.digest if link is not None else None
 
     def write_link(self, path: str, digest: Digest) -> None:
         """Let a link hold a digest."""
@@ -124,25 +156,26 @@ class Tree:
         self.driver.delete(path)
         self.driver.prune(path.rpartition("/")[0], stop)
 
-    def layer(self, name: RepositoryName, digest: Digest) -> Digest | None:
-        """The digest under which a blob that a repository holds is stored.
+    def layer(self, name: RepositoryName, digest: Digest) -> Link | None:
+        """The link of a blob that a repository holds; its digest is the one under which the blob is stored.
 
         It is another, of another algorithm, where Distribution stored a blob pushed under sha512 as sha256.
         """
         path = layout.layer_link(name, digest)
-        stored = self.read_link(path)
-        if stored is not None and stored != digest and stored.algorithm == digest.algorithm:
-            _log.error("{path}: names another blob, {stored}", path=path, stored=stored)
+        link = self.link(path)
+        if link is not None and link.digest != digest and link.digest.algorithm == digest.algorithm:
+            _log.error("{path}: names another blob, {other}", path=path, other=link.digest)
             return None
-        return stored
+        return link
 
-    def has_revision(self, name: RepositoryName, digest: Digest) -> bool:
-        """Whether a repository holds a manifest."""
+    def revision(self, name: RepositoryName, digest: Digest) -> Link | None:
+        """The link of a manifest that a repository holds."""
         path = layout.revision_link(name, digest)
-        held = self.read_link(path)
-        if held is not None and held != digest:
-            _log.error("{path}: names another manifest, {held}", path=path, held=held)
-        return held == digest
+        link = self.link(path)
+        if link is not None and link.digest != digest:
+            _log.error("{path}: names another manifest, {other}", path=path, other=link.digest)
+            return None
+        return link
 
     def put_revision(self, name: RepositoryName, digest: Digest, media_type: str | None) -> None:
         """Let a repository hold a manifest, whose type is kept where its bytes do not tell it."""
