@@ -6,6 +6,7 @@ configuration.
 
 from __future__ import annotations
 
+import re
 from urllib.parse import urlsplit
 
 import attrs
@@ -13,6 +14,8 @@ import attrs
 from registryd.config import Validation
 from registryd.errors import ManifestInvalid
 from registryd.model import SCHEMA1, Document, Part
+
+_NOT_IN_URLS = re.compile(r"[\x00-\x20\x7f]")
 
 
 @attrs.frozen
@@ -48,6 +51,9 @@ class Rules:
         return any(platform == (listed.os, listed.architecture) for listed in self.settings.platform_list)
 
     def _check_url(self, url: str) -> None:
+        if _NOT_IN_URLS.search(url):
+            # urlsplit would pass over these, and judge another text than clients see.
+            raise ManifestInvalid(f"a layer's URL is invalid: {url!r}")
         try:
             split = urlsplit(url)
         except ValueError:

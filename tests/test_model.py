@@ -118,7 +118,8 @@ def test_urls_and_nothing() -> None:
     layers = [{**LAYER, "urls": urls}, {**LAYER, "urls": None}, {**LAYER, "urls": []}]
     document = read({**IMAGE, "layers": layers})
     assert [each.urls for each in document.blobs] == [(), ("https://example.com/a",), (), ()]
-    for nothing in (None, []):
+    nothings: list[object] = [None, []]
+    for nothing in nothings:
         assert read({**IMAGE, "layers": nothing}).blobs == (CONFIG_PART,)
     without = dict(IMAGE)
     del without["layers"]

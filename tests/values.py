@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IConsumer, IProducer, IPushProducer
 from zope.interface import implementer
 
 from registryd.config import Validation
-from registryd.interfaces import IStorageDriver
+from registryd.interfaces import IBlobWriter, IStorageDriver
 from registryd.local import LocalRegistry
 from registryd.model import OCI_INDEX, OCI_MANIFEST, Manifest
 from registryd.reference import Digest, RepositoryName, Tag
@@ -159,3 +159,28 @@ def split(content: bytes, cuts: Sequence[int]) -> list[bytes]:
     """Content in pieces that end at some offsets."""
     offsets = [0, *sorted(min(cut, len(content)) for cut in cuts), len(content)]
     return [content[start:stop] for start, stop in pairwise(offsets)]
+
+
+class TouchedDriver(MemoryDriver):
+    """A memory driver that remembers what was renewed."""
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.touched: set[str] = set()
+
+    def touch(self, path: str) -> None:
+        super().touch(path)
+        self.touched.add(path)
+
+
+def put_blob(registry: LocalRegistry, content: bytes, name: RepositoryName = NAME, algorithm: str = "sha256") -> Digest:
+    """Push a blob to a registry that does all at once."""
+    digest = Digest.of(content, algorithm)
+    opened: list[IBlobWriter] = []
+    registry.start_upload(name, algorithm).addCallback(opened.append)
+    (writer,) = opened
+    writer.write(content)
+    done: list[object] = []
+    writer.commit(digest).addCallback(done.append)
+    assert done
+    return digest

@@ -17,6 +17,9 @@ TRAILER_LIMIT = 64 * 1024
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?")
 
 
+_TRAILER_FIELD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*")
+
+
 class MalformedChunkError(Exception):
     """What came is not the chunked coding."""
 
@@ -65,6 +68,9 @@ class ChunkedDecoder:
             self._trailer += len(line) + 2
             if self._trailer > TRAILER_LIMIT:
                 raise MalformedChunkError("the trailer is too long")
+            if line and _TRAILER_FIELD.fullmatch(line) is None:
+                # A lenient proxy may have taken this line for the end, and what follows for another request.
+                raise MalformedChunkError("a trailer has a line that is no field")
             return not line
         if self._in_chunk:
             if line:
