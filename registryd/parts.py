@@ -27,12 +27,13 @@ class Parts:
     _rules: Rules
     _load: Callable[[Digest], Manifest]
     _name: RepositoryName
-    _found: dict[Digest, bool] = attrs.field(factory=dict, init=False)
+    _blobs: dict[Digest, bool] = attrs.field(factory=dict, init=False)
+    _walked: dict[Digest, bool] = attrs.field(factory=dict, init=False)
     _pending: list[tuple[Digest, Document, bool]] = attrs.field(factory=list, init=False)
 
     def renew(self, digest: Digest, document: Document) -> Sequence[Digest]:
         """Renew all that the manifest relies on; the digests that are missing and required."""
-        self._found[digest] = True
+        self._walked[digest] = True
         self._pending.append((digest, document, True))
         missing: dict[Digest, None] = {}
         while self._pending:
@@ -59,20 +60,22 @@ class Parts:
                 self._renew_blob(digest)
 
     def _renew_blob(self, digest: Digest) -> bool:
-        if not self._found.get(digest):
-            self._found[digest] = self._promises.renew_blob(self._tree, self._name, digest)
-        return self._found[digest]
+        if digest not in self._blobs:
+            self._blobs[digest] = self._promises.renew_blob(self._tree, self._name, digest)
+        return self._blobs[digest]
 
     def _renew_manifest(self, digest: Digest, relied_on: bool) -> bool:
-        if digest in self._found:
-            return self._found[digest]
+        """Renew a manifest and put it on the way; once more where it was not relied on when it was met before."""
+        walked = self._walked.get(digest)
+        if walked is not None and (walked or not relied_on):
+            return True
         if not self._promises.renew_revision(self._name, digest):
             return False
         try:
             manifest = self._load(digest)
         except ManifestUnknown:
             return False
-        self._found[digest] = True
+        self._walked[digest] = relied_on
         try:
             self._pending.append((digest, read_document(manifest), relied_on))
         except ManifestInvalid:

@@ -15,6 +15,7 @@ from twisted.internet.interfaces import IPushProducer
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
+from registryd import uploads
 from registryd.errors import DigestInvalid, RangeInvalid, StorageFull, UploadUnknown
 from registryd.interfaces import IBlobWriter, IStorageDriver
 from registryd.reference import Digest, RepositoryName
@@ -40,10 +41,14 @@ class Threads:
         self.waiting.append((done, call, arguments))
         return done
 
-    def run(self) -> None:
-        """Do the next call."""
-        done, call, arguments = self.waiting.pop(0)
+    def run(self, number: int = 0) -> None:
+        """Do the next call, or a later one."""
+        done, call, arguments = self.waiting.pop(number)
         maybeDeferred(call, *arguments).chainDeferred(done)
+
+    def run_all(self) -> None:
+        while self.waiting:
+            self.run()
 
 
 @implementer(IPushProducer)
@@ -125,8 +130,7 @@ class SlowStorageTests(UploadsCase):
 
     def commit(self, content: bytes) -> None:
         committed = self.writer.commit(Digest.of(content))
-        while not committed.called:
-            self.threads.run()
+        self.threads.run_all()
         self.assertEqual(self.successResultOf(committed).size, len(content))
         self.assertTrue(self.stored(Digest.of(content)) == content)
         self.assertEqual(self.threads.waiting, [])
@@ -170,8 +174,7 @@ class SlowStorageTests(UploadsCase):
         peer = Peer(CONTENT, self.writer)
         while peer.left:
             self.writer.write(peer.left.pop(0))
-            while self.threads.waiting:
-                self.threads.run()
+            self.threads.run_all()
         self.assertEqual(peer.pauses, 0)
         self.commit(CONTENT)
 
@@ -194,8 +197,7 @@ class SlowStorageTests(UploadsCase):
         self.writer.write(b"a" * BATCH)
         self.writer.write(b"b")
         cancelled = self.writer.cancel()
-        while self.threads.waiting:
-            self.threads.run()
+        self.threads.run_all()
         self.successResultOf(cancelled)
         self.assertFalse(self.tree.exists(layout.upload(NAME, self.writer.id)))
 
@@ -203,8 +205,7 @@ class SlowStorageTests(UploadsCase):
         self.writer.write(b"a" * BATCH)
         self.writer.write(b"b")
         reverted = self.writer.revert(10)
-        while self.threads.waiting:
-            self.threads.run()
+        self.threads.run_all()
         self.successResultOf(reverted)
         self.assertEqual(self.size(), 10)
 
@@ -213,15 +214,12 @@ class SlowStorageTests(UploadsCase):
         suspended = self.writer.suspend()
         for released in (False, True):
             resumed = self.uploads.resume(NAME, self.writer.id)
-            self.threads.waiting[-1:], call = [], self.threads.waiting[-1:]
-            self.threads.waiting[:0] = call
-            self.threads.run()
+            self.threads.run(-1)
             if released:
                 self.successResultOf(resumed)
             else:
                 self.failureResultOf(resumed, RangeInvalid)
-            while self.threads.waiting:
-                self.threads.run()
+            self.threads.run_all()
         self.successResultOf(suspended)
 
 
@@ -240,8 +238,7 @@ class FailureTests(UploadsCase):
         self.memory.capacity = BATCH + PIECE
 
     def finish(self, end: Deferred[Any]) -> None:
-        while self.threads.waiting:
-            self.threads.run()
+        self.threads.run_all()
         self.failureResultOf(end, StorageFull)
 
     def test_the_producer_is_stopped(self) -> None:
@@ -270,8 +267,7 @@ class FailureTests(UploadsCase):
         self.memory.capacity = None
         self.writer.write(CONTENT[BATCH:])
         committed = self.writer.commit(Digest.of(CONTENT))
-        while self.threads.waiting:
-            self.threads.run()
+        self.threads.run_all()
         self.successResultOf(committed)
         self.assertTrue(self.stored(Digest.of(CONTENT)) == CONTENT)
 
@@ -286,8 +282,7 @@ class FailureTests(UploadsCase):
         self.writer.write(b"a" * BATCH)
         self.threads.run()
         cancelled = self.writer.cancel()
-        while self.threads.waiting:
-            self.threads.run()
+        self.threads.run_all()
         self.assertTrue(cancelled.called)
         cancelled.addErrback(lambda failure: failure.trap(StorageFull))
         # Whatever it told, nobody else is kept out.
@@ -356,7 +351,7 @@ class HashTests(UploadsCase):
         self.successResultOf(writer.commit(Digest.of(b"a" * 100)))
 
     def test_is_kept_of_so_many_sessions(self) -> None:
-        self.patch(__import__("registryd.uploads", fromlist=["x"]), "_HASHED_SESSIONS", 3)
+        self.patch(uploads, "_HASHED_SESSIONS", 3)
         ids = [self.session(bytes([number]) * 10) for number in range(6)]
         self.assertEqual(len(self.uploads._hashed), 3)
         for number, id in enumerate(ids):
