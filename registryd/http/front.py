@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
 
@@ -11,6 +12,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 from twisted.web.resource import IResource, Resource
+from twisted.web.server import NOT_DONE_YET
 from werkzeug.exceptions import HTTPException, MethodNotAllowed
 from werkzeug.routing import BaseConverter
 
@@ -29,6 +31,9 @@ _log = Logger()
 Endpoint = Callable[..., "Deferred[Answer] | Coroutine[Deferred[Any], Any, bytes]"]
 
 _GET = ("GET", "HEAD")
+
+# What pulls ask for. A third of their cost would be to route them like everything else, and they are most requests.
+_PULL = re.compile(rb"/v2/(.+)/(?:manifests/([A-Za-z0-9_.:-]+)|blobs/([a-z0-9]+:[a-f0-9]+))")
 
 
 class _Name(BaseConverter):
@@ -67,12 +72,11 @@ class Front:
         for name, values in headers.items():
             self._headers.append((name.encode("utf-8"), [value.encode("utf-8") for value in values]))
         self._prefix = urls.prefix.rstrip("/")
+        self._manifests = Manifests(urls, limits.manifest)
         self._app = Klein()
         self._app.url_map.merge_slashes = False
         self._app.url_map.converters.update({"name": _Name, "item": _Item})
-        self._route_all(
-            Manifests(urls, limits.manifest), Uploads(urls, limits.upload), Lists(limits.tags, limits.catalog)
-        )
+        self._route_all(self._manifests, Uploads(urls, limits.upload), Lists(limits.tags, limits.catalog))
         on_error: Any = self._app.handle_errors
         on_error(RegistryError)(self._refuse)
         on_error(HTTPException)(self._no_route)
@@ -81,7 +85,7 @@ class Front:
 
     def resource(self) -> IResource:
         """What a site serves."""
-        return _Root(self._resource, self._headers)
+        return _Root(self._resource, self._headers, self._prefix.encode("ascii"), self._pull)
 
     def _route_all(self, manifests: Manifests, uploads: Uploads, lists: Lists) -> None:
         route = self._route
@@ -119,6 +123,23 @@ class Front:
         registry = self._access.registry_for(authorization[0] if authorization else None)
         return registry.addCallback(_run, endpoint, request, arguments)
 
+    def _pull(self, request: StreamingRequest, name: bytes, reference: bytes | None, digest: bytes | None) -> None:
+        """Answer a pull. It is what Klein would do with the routes above."""
+        if reference is not None:
+            endpoint: Endpoint = self._manifests.get
+            arguments = {"name": name.decode("ascii"), "reference": reference.decode("ascii")}
+        else:
+            endpoint = blobs.get
+            arguments = {"name": name.decode("ascii"), "digest": (digest or b"").decode("ascii")}
+        try:
+            answer = self._call(endpoint, request, arguments)
+        except RegistryError as error:
+            answer = succeed(answers.error(request, error))
+        answer.addErrback(self._pull_failed, request).addCallback(_finish, request)
+
+    def _pull_failed(self, failure: Failure, request: StreamingRequest) -> bytes:
+        return self._refuse(request, failure) if failure.check(RegistryError) else self._fail(request, failure)
+
     def _to_v2(self, request: StreamingRequest) -> bytes:
         set_header(request, b"location", self._prefix + "/v2/")
         return answers.empty(request, 301)
@@ -148,10 +169,18 @@ class _Root(Resource):
 
     isLeaf = True
 
-    def __init__(self, app: IResource, headers: Sequence[tuple[bytes, list[bytes]]]) -> None:
+    def __init__(
+        self,
+        app: IResource,
+        headers: Sequence[tuple[bytes, list[bytes]]],
+        prefix: bytes,
+        pull: Callable[[StreamingRequest, bytes, bytes | None, bytes | None], None],
+    ) -> None:
         super().__init__()
         self._app = app
         self._headers = headers
+        self._prefix = prefix
+        self._pull = pull
 
     def render(self, request: StreamingRequest) -> int | bytes:
         for name, values in self._headers:
@@ -159,11 +188,22 @@ class _Root(Resource):
         refusal = _malformed(request)
         if refusal is not None:
             return answers.error(request, refusal)
+        if request.method in (b"GET", b"HEAD") and request.path.startswith(self._prefix):
+            pulled = _PULL.fullmatch(request.path, len(self._prefix))
+            if pulled is not None and request.path.isascii() and b"%" not in request.path:
+                self._pull(request, *pulled.groups())
+                return NOT_DONE_YET
         if not request.path.isascii() or b"%" in request.path:
             # What is no UTF-8 becomes what no name, tag or digest can hold.
             request.postpath = [part.decode("utf-8", "replace").encode("utf-8") for part in request.postpath or ()]
         rendered: int = self._app.render(request)
         return rendered
+
+
+def _finish(answer: Answer, request: StreamingRequest) -> None:
+    if answer:
+        request.write(answer)
+    request.finish()
 
 
 def _malformed(request: StreamingRequest) -> RegistryError | None:

@@ -12,10 +12,13 @@ from zope.interface import implementer
 
 from registryd.interfaces import IFileBlobReader, PeerGone
 
-TURN = 1024 * 1024
-"""Bytes that are sent before others get their turn."""
+TURN = 4 * 1024 * 1024
+"""Bytes that are sent before others get their turn: about a millisecond."""
 
-READ_AHEAD = 4 * 1024 * 1024
+PIECE = 1024 * 1024
+"""Bytes of one call: while a piece is on its way the peer makes room for the next."""
+
+READ_AHEAD = 2 * TURN
 
 
 class Answering(Protocol):
@@ -63,29 +66,33 @@ class SendFile:
         # A transport resumes a pull producer as soon as it is registered, while headers still wait to be sent.
         if not self._begun or self._done is None:
             return
-        if self._position >= self._stop:
-            self._end(None)
-            return
-        if self._position + TURN > self._read_ahead < self._stop:
-            os.posix_fadvise(self._file, self._read_ahead, READ_AHEAD, os.POSIX_FADV_WILLNEED)
-            self._read_ahead += READ_AHEAD
-        try:
-            sent = os.sendfile(
-                self._transport.fileno(), self._file, self._position, min(TURN, self._stop - self._position)
-            )
-        except BlockingIOError:
-            sent = None
-        except OSError:
-            self._break_off(Failure(PeerGone()))
-            return
-        if sent == 0:
-            self._break_off(Failure(OSError("the file ended before the size that the client was told")))
-            return
-        if sent:
+        self._ask_to_read_ahead()
+        turn_ends = min(self._stop, self._position + TURN)
+        while self._position < turn_ends:
+            try:
+                sent = os.sendfile(
+                    self._transport.fileno(), self._file, self._position, min(PIECE, turn_ends - self._position)
+                )
+            except BlockingIOError:
+                break
+            except OSError:
+                self._break_off(Failure(PeerGone()))
+                return
+            if sent == 0:
+                self._break_off(Failure(OSError("the file ended before the size that the client was told")))
+                return
             self._position += sent
             self._answer.sentLength += sent
             self._channel.resetTimeout()
-        self._transport.startWriting()
+        if self._position < self._stop:
+            self._transport.startWriting()
+        else:
+            self._end(None)
+
+    def _ask_to_read_ahead(self) -> None:
+        if self._position + TURN > self._read_ahead < self._stop:
+            os.posix_fadvise(self._file, self._read_ahead, READ_AHEAD, os.POSIX_FADV_WILLNEED)
+            self._read_ahead += READ_AHEAD
 
     def stopProducing(self) -> None:
         self._end(Failure(PeerGone()))

@@ -153,6 +153,7 @@ class StreamingChannel(HTTPChannel):
     _first_bytes = True
     _last_read = b""
     _host: Any = None
+    _peer: Any = None
     _refused = False
     _read_ended = False
     _queued: int | None = None
@@ -260,6 +261,11 @@ class StreamingChannel(HTTPChannel):
         if self._host is None:
             self._host = super().getHost()
         return self._host
+
+    def getPeer(self) -> Any:
+        if self._peer is None:
+            self._peer = super().getPeer()
+        return self._peer
 
     def resetTimeout(self) -> None:
         self._queued = None
