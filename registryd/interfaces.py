@@ -69,7 +69,14 @@ class IFileBlobReader(IBlobReader):
         """The descriptor of the file; it stays the reader's."""
 
 
-class IBlobWriter(IConsumer):
+class IViewConsumer(IConsumer):
+    """A consumer that takes views of bytes as well as bytes: a body reaches it without being copied."""
+
+    def write(data: bytes | memoryview) -> None:
+        """Take more of what is produced."""
+
+
+class IBlobWriter(IViewConsumer):
     """An upload session that one client is writing to; no other can, until it is suspended, committed or cancelled.
 
     As a consumer it takes bytes as they come and pauses its producer while the storage is slower. When the storage
@@ -273,7 +280,7 @@ class IContentWriter(Interface):
 
     size: int = Attribute("the content's size in bytes, with all that was written")
 
-    def write(buffers: Sequence[bytes]) -> None:
+    def write(buffers: Sequence[bytes | memoryview]) -> None:
         """Append buffers, all or none.
 
         Errors:

@@ -31,7 +31,7 @@ from registryd.storage.tree import Tree
 
 _T = TypeVar("_T")
 
-BATCH = 512 * 1024
+BATCH = 1024 * 1024
 """Bytes that are handed to a thread at once. A session holds at most twice as many, and what one read brings."""
 
 _HASHED_SESSIONS = 4096
@@ -62,7 +62,7 @@ class _Hashed:
     state: Hash
     size: int = 0
 
-    def update(self, buffers: Sequence[bytes]) -> None:
+    def update(self, buffers: Sequence[bytes | memoryview]) -> None:
         for buffer in buffers:
             self.state.update(buffer)
             self.size += len(buffer)
@@ -198,7 +198,7 @@ class BlobWriter:
         self.size = content.size
         self._producer: IPushProducer | None = None
         self._paused = False
-        self._pending: list[bytes] = []
+        self._pending: list[bytes | memoryview] = []
         self._pending_size = 0
         self._storing: Deferred[None] | None = None
         self._idle: Deferred[None] | None = None
@@ -210,7 +210,7 @@ class BlobWriter:
     def unregisterProducer(self) -> None:
         self._producer = None
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         if self._failure is not None:
             return
         self._pending.append(data)
@@ -248,7 +248,7 @@ class BlobWriter:
         self._storing = self._uploads._in_thread(self._append, batch)
         self._storing.addCallbacks(self._stored, self._failed)
 
-    def _append(self, buffers: Sequence[bytes]) -> None:
+    def _append(self, buffers: Sequence[bytes | memoryview]) -> None:
         if buffers:
             self.content.write(buffers)
             self.hashed.update(buffers)

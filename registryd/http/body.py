@@ -5,11 +5,11 @@ from __future__ import annotations
 from typing import Protocol
 
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IConsumer, IPushProducer
+from twisted.internet.interfaces import IPushProducer
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from registryd.interfaces import PeerGone
+from registryd.interfaces import IViewConsumer, PeerGone
 
 DRAIN_LIMIT = 1024 * 1024
 """Bytes of a body that are read and dropped after an answer that did not wait for it: a client that still sends would
@@ -37,12 +37,12 @@ class RequestBody:
         self._dropped = 0
         self._connection = connection
         self._expects_continue = expects_continue
-        self._consumer: IConsumer | None = None
+        self._consumer: IViewConsumer | None = None
         self._done: Deferred[None] | None = None
-        self._early: list[bytes] = []
+        self._early: list[bytes | memoryview] = []
         self._failure: Failure | None = None
 
-    def deliver_to(self, consumer: IConsumer) -> Deferred[None]:
+    def deliver_to(self, consumer: IViewConsumer) -> Deferred[None]:
         """Write the body to a consumer as it comes; fires at its end, or when the consumer stops it.
 
         Errors:
@@ -79,7 +79,7 @@ class RequestBody:
         self._connection.pause_body()
         self._end(None)
 
-    def came(self, data: bytes) -> None:
+    def came(self, data: bytes | memoryview) -> None:
         """More of the body is here."""
         if self._consumer is not None:
             self._consumer.write(data)

@@ -25,9 +25,9 @@ class MalformedChunkError(Exception):
 
 
 class ChunkedDecoder:
-    """Takes what comes from a peer; gives the data to one callable, and what follows the body to another, once."""
+    """Takes what comes from a peer; gives views of the data to one callable, and what follows the body to another."""
 
-    def __init__(self, data: Callable[[bytes], None], finish: Callable[[bytes], None]) -> None:
+    def __init__(self, data: Callable[[memoryview], None], finish: Callable[[bytes], None]) -> None:
         self._data = data
         self._finish = finish
         self._rest = b""
@@ -44,9 +44,10 @@ class ChunkedDecoder:
         if self._rest:
             data, self._rest = self._rest + data, b""
         position = 0
+        view = memoryview(data)
         while position < len(data):
             if self._left:
-                piece = data[position : position + self._left]
+                piece = view[position : position + self._left]
                 self._left -= len(piece)
                 position += len(piece)
                 self._data(piece)

@@ -6,14 +6,14 @@ import re
 
 import attrs
 from twisted.internet.defer import Deferred, fail
-from twisted.internet.interfaces import IConsumer, IProducer, IPushProducer
+from twisted.internet.interfaces import IProducer, IPushProducer
 from zope.interface import implementer
 
 from registryd.errors import DigestInvalid, ManifestInvalid, ManifestTooLarge, ManifestUnknown, TagInvalid, TooManyTags
 from registryd.http.answers import Answer, Urls, empty, set_header
 from registryd.http.headers import accepts, header, is_known, queries
 from registryd.http.streaming import StreamingRequest
-from registryd.interfaces import IRegistry
+from registryd.interfaces import IRegistry, IViewConsumer
 from registryd.model import DOCKER_LIST, DOCKER_MANIFEST, Descriptor, Manifest, read_document, told_media_type
 from registryd.reference import Digest, Reference, RepositoryName, Tag, parse_reference, parse_tag
 
@@ -111,13 +111,13 @@ class Manifests:
         return empty(request, 201)
 
 
-@implementer(IConsumer)
+@implementer(IViewConsumer)
 class _Content:
     """Collects a manifest, and stops its producer when it is larger than the limit."""
 
     def __init__(self, limit: int) -> None:
         self._left = limit
-        self._parts: list[bytes] = []
+        self._parts: list[bytes | memoryview] = []
         self._producer: IPushProducer | None = None
 
     def registerProducer(self, producer: IProducer, streaming: bool) -> None:
@@ -126,7 +126,7 @@ class _Content:
     def unregisterProducer(self) -> None:
         self._producer = None
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         self._left -= len(data)
         if self._left >= 0:
             self._parts.append(data)

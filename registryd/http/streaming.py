@@ -38,7 +38,7 @@ from registryd.interfaces import IBlobReader, IFileBlobReader, PeerGone
 
 _log = Logger()
 
-BULK_READ = 256 * 1024
+BULK_READ = 512 * 1024
 """Bytes that are read from a socket at once while a large body comes in."""
 
 _LENGTH_DIGITS = 18
@@ -77,7 +77,7 @@ class StreamingRequest(Request):
         self.body = RequestBody(self.channel, length, expects_continue)
         self._has_headers = True
 
-    def handleContentChunk(self, data: bytes) -> None:
+    def handleContentChunk(self, data: bytes | memoryview) -> None:
         self.body.came(data)
 
     def dispatch(self, method: bytes, uri: bytes, version: bytes) -> None:

@@ -6,14 +6,14 @@ These are coroutines: next to the bytes that they move, their cost does not coun
 from __future__ import annotations
 
 import attrs
-from twisted.internet.interfaces import IConsumer, IProducer, IPushProducer
+from twisted.internet.interfaces import IProducer, IPushProducer
 from zope.interface import implementer
 
 from registryd.errors import BlobUnknown, DigestInvalid, NameInvalid, RangeInvalid, SizeInvalid, UploadTooLarge
 from registryd.http.answers import Urls, empty, set_header
 from registryd.http.headers import Span, content_range, query
 from registryd.http.streaming import StreamingRequest
-from registryd.interfaces import IBlobWriter, IRegistry
+from registryd.interfaces import IBlobWriter, IRegistry, IViewConsumer
 from registryd.model import Descriptor
 from registryd.reference import ALGORITHMS, Digest, RepositoryName, new_hash, parse_name
 
@@ -134,7 +134,7 @@ class Uploads:
         return empty(request, 201)
 
 
-@implementer(IConsumer)
+@implementer(IViewConsumer)
 class _Limited:
     """Passes a body on to a session until that would be larger than the limit."""
 
@@ -152,7 +152,7 @@ class _Limited:
         self._producer = None
         self._writer.unregisterProducer()
 
-    def write(self, data: bytes) -> None:
+    def write(self, data: bytes | memoryview) -> None:
         if self._limit is not None and self._writer.size + len(data) > self._limit:
             self.exceeded = True
             if self._producer is not None:

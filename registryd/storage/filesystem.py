@@ -217,7 +217,7 @@ class _FileReader:
 class _FileWriter(_FileReader):
     """Its lock is on the open file: it ends with it, and keeps out other writers of this process too."""
 
-    def write(self, buffers: Sequence[bytes]) -> None:
+    def write(self, buffers: Sequence[bytes | memoryview]) -> None:
         try:
             self.size += _write_all(self._descriptor, buffers)
         except BaseException:
@@ -363,7 +363,7 @@ def _replace(place: str, content: bytes) -> None:
         raise
 
 
-def _write_all(descriptor: int, buffers: Sequence[bytes]) -> int:
+def _write_all(descriptor: int, buffers: Sequence[bytes | memoryview]) -> int:
     """Write buffers one after another, in as many calls as it takes; how many bytes they are."""
     pending: list[bytes | memoryview] = list(buffers)
     total = 0

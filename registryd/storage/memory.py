@@ -210,7 +210,7 @@ class _MemoryReader:
 class _MemoryWriter(_MemoryReader):
     _driver: MemoryDriver
 
-    def write(self, buffers: Sequence[bytes]) -> None:
+    def write(self, buffers: Sequence[bytes | memoryview]) -> None:
         appended = b"".join(buffers)
         with self._guard:
             content = self._opened()
