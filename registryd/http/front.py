@@ -159,7 +159,7 @@ class Front:
     def _fail(self, request: StreamingRequest, failure: Failure) -> bytes:
         _log.failure("{method} {uri}", failure, method=request.method, uri=request.uri)
         if request.startedWriting:
-            request.channel.break_off()
+            request.break_off()
             return b""
         return answers.error(request, RegistryError())
 
@@ -182,12 +182,13 @@ class _Root(Resource):
         self._prefix = prefix
         self._pull = pull
 
-    def render(self, request: StreamingRequest) -> int | bytes:
+    def render(self, request: StreamingRequest) -> int:
         for name, values in self._headers:
             request.responseHeaders.setRawHeaders(name, values)
         refusal = _malformed(request)
         if refusal is not None:
-            return answers.error(request, refusal)
+            _finish(answers.error(request, refusal), request)
+            return NOT_DONE_YET
         if request.method in (b"GET", b"HEAD") and request.path.startswith(self._prefix):
             pulled = _PULL.fullmatch(request.path, len(self._prefix))
             if pulled is not None and request.path.isascii() and b"%" not in request.path:
@@ -201,6 +202,8 @@ class _Root(Resource):
 
 
 def _finish(answer: Answer, request: StreamingRequest) -> None:
+    if request.has_left:
+        return
     if answer:
         request.write(answer)
     request.finish()

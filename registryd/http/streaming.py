@@ -62,7 +62,7 @@ class StreamingRequest(Request):
     """A request that is dispatched when its headers are in. ``body`` is what follows them."""
 
     defaultContentType = None
-    channel: StreamingChannel
+    channel: Any
     body: RequestBody
     _has_headers = False
     _dispatched = False
@@ -95,13 +95,24 @@ class StreamingRequest(Request):
             self.dispatch(command, path, version)
 
     def write(self, data: bytes) -> None:
+        if self.has_left:
+            return
         if not self.startedWriting and self.body.unfinished and not self.body.short:
             # What follows on this connection is much of a body that nobody wants, or may be none of it.
             self.responseHeaders.setRawHeaders(b"connection", [b"close"])
             self.channel.persistent = False
-        if self.channel is not None:
-            self.channel.resetTimeout()
+        self.channel.resetTimeout()
         super().write(data)
+
+    @property
+    def has_left(self) -> bool:
+        """Whether the client is gone, so that nothing can be answered."""
+        return self.channel is None
+
+    def break_off(self) -> None:
+        """End the answer in a way that no client takes for its end."""
+        if self.channel is not None:
+            self.channel.break_off()
 
     def connectionLost(self, reason: Failure) -> None:
         # First what cancels the endpoints that can be: the loss of a body is then told to those alone that go on.
@@ -126,8 +137,7 @@ class StreamingRequest(Request):
         return reader.deliver_to(self, start, stop).addErrback(self._broken)
 
     def _broken(self, failure: Failure) -> Failure:
-        if self.channel is not None:
-            self.channel.break_off()
+        self.break_off()
         return failure
 
 
