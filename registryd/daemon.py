@@ -6,7 +6,7 @@ import os
 import random
 import socket
 from collections.abc import Callable
-from typing import Any, TextIO
+from typing import Any
 
 from twisted.application.service import Service
 from twisted.internet.address import IPv4Address, IPv6Address
@@ -28,6 +28,7 @@ from twisted.python.threadpool import ThreadPool
 
 from registryd.assemble import UnknownDriverError, assemble
 from registryd.config import Config, Purging
+from registryd.http.accesslog import AccessLog
 from registryd.http.site import RegistrySite
 from registryd.interfaces import IStorageDriver
 from registryd.storage import layout
@@ -52,7 +53,7 @@ class RegistryService(Service):
         StartError: the port, the store or the certificate cannot be had.
     """
 
-    def __init__(self, config: Config, reactor: Any, access_log: TextIO | None) -> None:
+    def __init__(self, config: Config, reactor: Any, access_log: AccessLog) -> None:
         self._config = config
         self._reactor = reactor
         self._threads = ThreadPool(minthreads=0, maxthreads=config.storage.threads, name="storage")

@@ -2,7 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
+from contextlib import AbstractContextManager
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -27,7 +28,15 @@ class Referrer:
 
     descriptor: Descriptor
     artifact_type: str | None
-    annotations: object
+    annotations: Mapping[str, str]
+
+
+@attrs.frozen
+class ReferrerPage:
+    """A part of the referrers of a subject; ``more`` tells whether others come after the last of these."""
+
+    referrers: Sequence[Referrer]
+    more: bool
 
 
 @attrs.frozen
@@ -224,8 +233,13 @@ class ILister(Interface):
             NameUnknown: there is no such repository.
         """
 
-    def referrers(name: RepositoryName, subject: Digest) -> Deferred[Sequence[Referrer]]:
-        """All manifests of a repository that refer to a subject, in the order of their digests."""
+    def referrers(
+        name: RepositoryName, subject: Digest, artifact_type: str | None = None, after: Digest | None = None
+    ) -> Deferred[ReferrerPage]:
+        """The manifests of a repository that refer to a subject, of all artifact types or of one, after a digest.
+
+        They come in the order of their digests, as many as a client takes in one answer.
+        """
 
 
 class IRegistry(IReader, IWriter, IDeleter, ILister):
@@ -280,7 +294,7 @@ class IContentWriter(Interface):
 
     size: int = Attribute("the content's size in bytes, with all that was written")
 
-    def write(buffers: Sequence[bytes | memoryview]) -> None:
+    def write(buffers: Sequence[bytes | bytearray | memoryview]) -> None:
         """Append buffers, all or none.
 
         Errors:
@@ -385,6 +399,14 @@ class IStorageDriver(Interface):
 
         Errors:
             FileNotFoundError: nothing is there.
+        """
+
+    def guard(path: str, exclusive: bool) -> AbstractContextManager[None]:
+        """Hold a folder, which is made if it is missing, while its content changes: others that do so, in any process,
+        wait where either is exclusive.
+
+        Errors:
+            OSError: the storage failed.
         """
 
     def lock(exclusive: bool) -> None:

@@ -6,6 +6,7 @@ threads. No method is a coroutine: the read path is what most requests take.
 
 from __future__ import annotations
 
+import json
 from bisect import bisect_right
 from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
@@ -33,14 +34,17 @@ from registryd.interfaces import (
     IStorageDriver,
     Page,
     Referrer,
+    ReferrerPage,
     Stat,
     UploadStatus,
 )
 from registryd.model import (
+    LARGE,
     OCTET_STREAM,
     Descriptor,
     Document,
     Manifest,
+    is_media_type,
     read_document,
     told_media_type,
 )
@@ -59,6 +63,11 @@ CACHED_MANIFESTS = 32 * 1024 * 1024
 """Bytes of manifests that are kept in memory; they are immutable, and served only while their link stands."""
 
 
+REFERRERS_PAGE = 4 * 1024 * 1024 - 4096
+"""Bytes of a page of referrers: clients take 4 MiB of a manifest at the most."""
+
+_DESCRIPTOR = 1024  # Bytes of a descriptor without its annotations, at the most.
+
 SLOW_PUSH = 0.1
 """A push that took longer than this part of the grace renews once more what it relies on."""
 
@@ -66,30 +75,31 @@ SLOW_PUSH = 0.1
 class _ManifestCache:
     """The manifests that were read last, up to a number of bytes; any thread may use it.
 
-    Kept are those that name their own type: what a digest names is then the same in every repository.
+    Each has the type that its bytes tell; where they do not name it, a repository can know another.
     """
 
     def __init__(self, limit: int) -> None:
         self._limit = limit
         self._size = 0
-        self._entries: OrderedDict[Digest, Manifest] = OrderedDict()
+        self._entries: OrderedDict[Digest, tuple[Manifest, bool]] = OrderedDict()
         self._lock = Lock()
 
-    def get(self, digest: Digest) -> Manifest | None:
+    def get(self, digest: Digest) -> tuple[Manifest, bool] | None:
+        """A manifest, and whether it names its own type."""
         with self._lock:
-            manifest = self._entries.get(digest)
-            if manifest is not None:
+            entry = self._entries.get(digest)
+            if entry is not None:
                 self._entries.move_to_end(digest)
-            return manifest
+            return entry
 
-    def put(self, manifest: Manifest) -> None:
+    def put(self, manifest: Manifest, named: bool) -> None:
         with self._lock:
             if manifest.digest in self._entries:
                 return
-            self._entries[manifest.digest] = manifest
+            self._entries[manifest.digest] = manifest, named
             self._size += len(manifest.content)
             while self._size > self._limit:
-                self._size -= len(self._entries.popitem(last=False)[1].content)
+                self._size -= len(self._entries.popitem(last=False)[1][0].content)
 
 
 @implementer(IRegistry)
@@ -125,10 +135,11 @@ class LocalRegistry:
         return self._read(self._resolve_blob, name, digest)
 
     def get_manifest(self, name: RepositoryName, reference: Reference) -> Deferred[Manifest]:
-        return self._read(self._get_manifest, name, reference)
+        found: Deferred[tuple[Digest, int]] = self._read(self._find_manifest, name, reference)
+        return found.addCallback(self._loaded, name)
 
     def resolve_manifest(self, name: RepositoryName, reference: Reference) -> Deferred[Descriptor]:
-        return self._read(self._resolve_manifest, name, reference)
+        return self.get_manifest(name, reference).addCallback(lambda manifest: manifest.descriptor)
 
     def start_upload(self, name: RepositoryName, algorithm: str) -> Deferred[IBlobWriter]:
         return self.uploads.start(name, algorithm)
@@ -160,8 +171,10 @@ class LocalRegistry:
     def tags(self, name: RepositoryName, count: int | None, after: str) -> Deferred[Page]:
         return self._in_thread(self._tags, name, count, after)
 
-    def referrers(self, name: RepositoryName, subject: Digest) -> Deferred[Sequence[Referrer]]:
-        return self._in_thread(self._referrers, name, subject)
+    def referrers(
+        self, name: RepositoryName, subject: Digest, artifact_type: str | None = None, after: Digest | None = None
+    ) -> Deferred[ReferrerPage]:
+        return self._in_thread(self._referrers, name, subject, artifact_type, after)
 
     def _unknown(self, name: RepositoryName, error: RegistryError) -> RegistryError:
         return error if self._tree.has_repository(name) else NameUnknown(detail={"name": name})
@@ -184,7 +197,7 @@ class LocalRegistry:
         if stat is None:
             _log.error("{path}: missing behind a link", path=path)
             raise error
-        if not stat.size and Digest.of(b"", digest.algorithm) != digest:
+        if not digest.may_be_of(stat.size):
             _log.error("{path}: empty, but its digest is not that of nothing", path=path)
             raise error
         return stat
@@ -203,18 +216,21 @@ class LocalRegistry:
             raise error from None
         return blob_reader(Descriptor(OCTET_STREAM, digest, content.size), content, self._in_thread)
 
-    def _resolve_manifest(self, name: RepositoryName, reference: Reference) -> Descriptor:
-        return self._get_manifest(name, reference).descriptor
-
-    def _get_manifest(self, name: RepositoryName, reference: Reference) -> Manifest:
+    def _find_manifest(self, name: RepositoryName, reference: Reference) -> tuple[Digest, int]:
+        """The digest and size of a manifest that a repository holds; all on the way to it is renewed."""
         unknown = ManifestUnknown(detail={"reference": str(reference)})
         digest = reference if isinstance(reference, Digest) else self._tagged(name, reference)
         revision = self._tree.revision(name, digest) if digest is not None else None
         if digest is None or revision is None:
             raise self._unknown(name, unknown)
         self._promises.keep_link(layout.revision_link(name, digest), revision)
-        self._kept(digest, unknown)
-        return self._load(name, digest)
+        return digest, self._kept(digest, unknown).size
+
+    def _loaded(self, found: tuple[Digest, int], name: RepositoryName) -> Manifest | Deferred[Manifest]:
+        digest, size = found
+        if self._driver.immediate and (size <= LARGE or self._manifests.get(digest) is not None):
+            return self._load(name, digest)
+        return self._in_thread(self._load, name, digest)
 
     def _tagged(self, name: RepositoryName, tag: Tag) -> Digest | None:
         """What a tag names; its link is renewed."""
@@ -233,7 +249,7 @@ class LocalRegistry:
         """
         cached = self._manifests.get(digest)
         if cached is not None:
-            return cached
+            return self._as_pushed(name, *cached)
         path = layout.blob_data(digest)
         try:
             content = self._driver.get_content(path)
@@ -243,11 +259,16 @@ class LocalRegistry:
             _log.error("{path}: damaged, its digest is another", path=path)
             raise ManifestUnknown(detail={"reference": str(digest)})
         told, named = told_media_type(content)
-        if not named:
-            return Manifest(self._tree.media_type(name, digest) or told, digest, content)
         manifest = Manifest(told, digest, content)
-        self._manifests.put(manifest)
-        return manifest
+        self._manifests.put(manifest, named)
+        return self._as_pushed(name, manifest, named)
+
+    def _as_pushed(self, name: RepositoryName, manifest: Manifest, named: bool) -> Manifest:
+        """A manifest with the type that it was pushed with to a repository."""
+        pushed_as = None if named else self._tree.media_type(name, manifest.digest)
+        if pushed_as is None or not is_media_type(pushed_as):
+            return manifest
+        return Manifest(pushed_as, manifest.digest, manifest.content)
 
     def _mount_blob(self, name: RepositoryName, digest: Digest, source: RepositoryName | None) -> Descriptor:
         unknown = BlobUnknown(detail={"digest": str(digest)})
@@ -257,25 +278,28 @@ class LocalRegistry:
             if link is None:
                 raise unknown
             stored = link.digest
-        if not self._promises.renew(layout.blob_data(stored)):
+        if not self._promises.renew_data(stored):
             raise unknown
         self._tree.write_link(layout.layer_link(name, digest), stored)
         return Descriptor(OCTET_STREAM, digest, self._driver.stat(layout.blob_data(stored)).size)
 
     def _put_manifest(self, name: RepositoryName, manifest: Manifest, tags: Sequence[Tag]) -> Digest | None:
-        document = read_document(manifest)
         told, _ = told_media_type(manifest.content)
+        if not manifest.media_type:
+            manifest = Manifest(told, manifest.digest, manifest.content)
+        document = read_document(manifest)
         self._rules.check(document, told)
         began = self._now()
         self._renew_parts(name, manifest.digest, document)
         self._driver.put_content(layout.blob_data(manifest.digest), manifest.content)
         subject = document.subject.digest if document.subject else None
-        if subject is not None:
-            self._tree.write_link(layout.referrer_link(name, subject, manifest.digest), manifest.digest)
         untold = None if told == manifest.media_type else manifest.media_type
-        self._tree.put_revision(name, manifest.digest, untold)
-        for tag in tags:
-            self._tree.put_tag(name, tag, manifest.digest)
+        with self._driver.guard(layout.manifests(name), False):
+            if subject is not None:
+                self._tree.write_link(layout.referrer_link(name, subject, manifest.digest), manifest.digest)
+            self._tree.put_revision(name, manifest.digest, untold)
+            for tag in tags:
+                self._tree.put_tag(name, tag, manifest.digest)
         if self._now() - began > self._grace * SLOW_PUSH:
             self._renew_parts(name, manifest.digest, document)
         return subject
@@ -296,16 +320,24 @@ class LocalRegistry:
         if not self._tree.exists(layout.revision_link(name, digest)):
             raise self._unknown(name, ManifestUnknown(detail={"reference": str(digest)}))
         subject = self._subject_of(name, digest)
-        for tag in self._tree.tags(name):
-            if self._tree.tag(name, tag) == digest:
-                self._tree.delete_tag(name, tag)
-        self._tree.delete_revision(name, digest)
-        if subject is not None:
-            self._tree.delete_referrer(name, subject, digest)
+        # A push that has written the revision has its tag to come, and one may be retagging what is deleted here.
+        with self._driver.guard(layout.manifests(name), True):
+            for tag in self._tree.tags(name):
+                if self._tree.tag(name, tag) == digest:
+                    self._tree.delete_tag(name, tag)
+            try:
+                self._tree.delete_revision(name, digest)
+            except FileNotFoundError:
+                raise ManifestUnknown(detail={"reference": str(digest)}) from None
+            if subject is not None:
+                self._tree.delete_referrer(name, subject, digest)
 
     def _delete_tag(self, name: RepositoryName, tag: Tag) -> None:
+        if not self._tree.exists(layout.tag_link(name, tag)):
+            raise self._unknown(name, ManifestUnknown(detail={"reference": tag}))
         try:
-            self._tree.delete_tag(name, tag)
+            with self._driver.guard(layout.manifests(name), True):
+                self._tree.delete_tag(name, tag)
         except FileNotFoundError:
             raise self._unknown(name, ManifestUnknown(detail={"reference": tag})) from None
 
@@ -316,10 +348,21 @@ class LocalRegistry:
         following = names[bisect_right(names, after) :]
         return _page((tag for tag in following if self._tree.exists(layout.tag_link(name, tag))), count)
 
-    def _referrers(self, name: RepositoryName, subject: Digest) -> Sequence[Referrer]:
+    def _referrers(
+        self, name: RepositoryName, subject: Digest, artifact_type: str | None, after: Digest | None
+    ) -> ReferrerPage:
         digests = {*self._tree.referrers(name, subject), *self._listed_referrers(name, subject)}
-        referrers = (self._referrer(name, digest, subject) for digest in sorted(digests))
-        return [referrer for referrer in referrers if referrer is not None]
+        page: list[Referrer] = []
+        size = 0
+        for digest in sorted(digest for digest in digests if after is None or digest > after):
+            referrer = self._referrer(name, digest, subject)
+            if referrer is None or (artifact_type is not None and referrer.artifact_type != artifact_type):
+                continue
+            size += _DESCRIPTOR + len(json.dumps(referrer.annotations))
+            if page and size > REFERRERS_PAGE:
+                return ReferrerPage(page, True)
+            page.append(referrer)
+        return ReferrerPage(page, False)
 
     def _listed_referrers(self, name: RepositoryName, subject: Digest) -> Iterable[Digest]:
         """The referrers that clients of a registry without referrers API have listed under a tag."""

@@ -8,6 +8,8 @@ from __future__ import annotations
 import json
 import re
 from collections.abc import Iterator, Mapping, Sequence
+from contextlib import contextmanager, nullcontext
+from threading import Lock
 from typing import Any, Final
 
 import attrs
@@ -28,6 +30,11 @@ IMAGES: Final = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
 INDEXES: Final = frozenset({OCI_INDEX, DOCKER_LIST})
 SCHEMA1: Final = frozenset({DOCKER_SCHEMA1, DOCKER_SCHEMA1_SIGNED})
 
+LARGE = 64 * 1024
+"""Bytes of a manifest above which it is parsed in threads, and one at a time: its objects take 25 times its size."""
+
+_one_large = Lock()
+_MEDIA_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}", re.ASCII)
 _DIGEST_TEXT = re.compile(r"\b(?:sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128})\b", re.ASCII)
 
 
@@ -51,7 +58,10 @@ class Part:
 
 @attrs.frozen
 class Manifest:
-    """A manifest's bytes as they were pushed, with the type and digest that they are known by."""
+    """A manifest's bytes as they were pushed, with the type and digest that they are known by.
+
+    ``media_type`` is empty where a client that pushes does not say.
+    """
 
     media_type: str
     digest: Digest
@@ -72,11 +82,16 @@ class Document:
 
     media_type: str
     artifact_type: str | None = None
-    annotations: Mapping[str, Any] = attrs.field(factory=dict)
+    annotations: Mapping[str, str] = attrs.field(factory=dict)
     subject: Descriptor | None = None
     blobs: Sequence[Part] = ()
     manifests: Sequence[Part] = ()
     mentioned: Sequence[Digest] = ()
+
+
+def is_media_type(text: str) -> bool:
+    """Whether a text is a media type without parameters. Source: RFC 6838, section 4.2."""
+    return _MEDIA_TYPE.fullmatch(text) is not None
 
 
 def told_media_type(content: bytes) -> tuple[str, bool]:
@@ -86,17 +101,15 @@ def told_media_type(content: bytes) -> tuple[str, bool]:
     Source: Distribution, registry/storage/manifeststore.go, Get.
     """
     try:
-        document = json.loads(content)
-    except (ValueError, RecursionError):
+        with _parsed(content) as document:
+            named = document.get("mediaType")
+            if isinstance(named, str) and is_media_type(named):
+                return named, True
+            if document.get("schemaVersion") == 1:
+                return (DOCKER_SCHEMA1_SIGNED if "signatures" in document else DOCKER_SCHEMA1), False
+            return (OCI_INDEX if "manifests" in document else OCI_MANIFEST), False
+    except ManifestInvalid:
         return OCTET_STREAM, False
-    if not isinstance(document, dict):
-        return OCTET_STREAM, False
-    named = document.get("mediaType")
-    if isinstance(named, str) and named:
-        return named, True
-    if document.get("schemaVersion") == 1:
-        return (DOCKER_SCHEMA1_SIGNED if "signatures" in document else DOCKER_SCHEMA1), False
-    return (OCI_INDEX if "manifests" in document else OCI_MANIFEST), False
 
 
 def read_document(manifest: Manifest) -> Document:
@@ -105,25 +118,32 @@ def read_document(manifest: Manifest) -> Document:
     Errors:
         ManifestInvalid: the bytes are not the JSON that the type asks for.
     """
-    document = _object(manifest.content)
-    told = document.get("mediaType")
-    if told and told != manifest.media_type:
-        raise ManifestInvalid(f"mediaType {told!r} differs from the content type {manifest.media_type!r}")
-    reader = _READERS.get(manifest.media_type, _read_unknown)
-    try:
-        return reader(manifest.media_type, document)
-    except DigestInvalid as error:
-        raise ManifestInvalid(f"a descriptor's digest is invalid or unsupported: {error.detail}") from error
+    with _parsed(manifest.content) as document:
+        named = document.get("mediaType")
+        if named and named != manifest.media_type:
+            raise ManifestInvalid(f"mediaType {named!r} differs from the content type {manifest.media_type!r}")
+        reader = _READERS.get(manifest.media_type, _read_unknown)
+        try:
+            return reader(manifest.media_type, document)
+        except DigestInvalid as error:
+            raise ManifestInvalid(f"a descriptor's digest is invalid or unsupported: {error.detail}") from error
 
 
-def _object(content: bytes) -> dict[str, Any]:
-    try:
-        document = json.loads(content)
-    except (ValueError, RecursionError) as error:
-        raise ManifestInvalid(f"manifest is not JSON: {error}") from error
-    if not isinstance(document, dict):
-        raise ManifestInvalid("manifest is not a JSON object")
-    return document
+@contextmanager
+def _parsed(content: bytes) -> Iterator[Mapping[str, Any]]:
+    """The JSON object that a manifest is. NaN and the like, which Python would take, are no JSON."""
+    with _one_large if len(content) > LARGE else nullcontext():
+        try:
+            document = json.loads(content, parse_constant=_refuse_constant)
+        except (ValueError, RecursionError) as error:
+            raise ManifestInvalid(f"manifest is not JSON: {error}") from error
+        if not isinstance(document, dict):
+            raise ManifestInvalid("manifest is not a JSON object")
+        yield document
+
+
+def _refuse_constant(name: str) -> Any:
+    raise ValueError(f"{name} is no JSON")
 
 
 def _read_image(media_type: str, document: Mapping[str, Any]) -> Document:
@@ -135,7 +155,7 @@ def _read_image(media_type: str, document: Mapping[str, Any]) -> Document:
     return Document(
         media_type,
         artifact_type=_text(document, "artifactType") or config.media_type,
-        annotations=_mapping(document, "annotations"),
+        annotations=_annotations(document),
         subject=_descriptor(document, "subject"),
         blobs=(Part(config), *_parts(document, "layers")),
     )
@@ -148,7 +168,7 @@ def _read_index(media_type: str, document: Mapping[str, Any]) -> Document:
     return Document(
         media_type,
         artifact_type=_text(document, "artifactType"),
-        annotations=_mapping(document, "annotations"),
+        annotations=_annotations(document),
         subject=_descriptor(document, "subject"),
         manifests=tuple(_parts(document, "manifests")),
     )
@@ -158,7 +178,7 @@ def _read_artifact(media_type: str, document: Mapping[str, Any]) -> Document:
     return Document(
         media_type,
         artifact_type=_text(document, "artifactType"),
-        annotations=_mapping(document, "annotations"),
+        annotations=_annotations(document),
         subject=_descriptor(document, "subject"),
         blobs=tuple(_parts(document, "blobs")),
     )
@@ -173,7 +193,7 @@ def _read_unknown(media_type: str, document: Mapping[str, Any]) -> Document:
     return Document(
         media_type,
         artifact_type=_text(document, "artifactType"),
-        annotations=_mapping(document, "annotations"),
+        annotations=_annotations(document),
         subject=_descriptor(document, "subject"),
         mentioned=tuple(dict.fromkeys(_mentioned(document))),
     )
@@ -215,6 +235,13 @@ def _mapping(document: Mapping[str, Any], key: str) -> Mapping[str, Any]:
     if not isinstance(value, dict):
         raise ManifestInvalid(f"{key} is not an object")
     return value
+
+
+def _annotations(document: Mapping[str, Any]) -> Mapping[str, str]:
+    annotations = _mapping(document, "annotations")
+    if not all(isinstance(value, str) for value in annotations.values()):
+        raise ManifestInvalid("annotations are not all strings")
+    return annotations
 
 
 def _objects(document: Mapping[str, Any], key: str) -> Sequence[dict[str, Any]]:

@@ -65,15 +65,20 @@ class Promises:
     def renew_blob(self, tree: Tree, name: RepositoryName, digest: Digest) -> bool:
         """Renew a blob of a repository, its link and its bytes, and tell whether both are there."""
         link = tree.layer(name, digest)
-        return (
-            link is not None
-            and self.renew(layout.layer_link(name, digest))
-            and self.renew(layout.blob_data(link.digest))
-        )
+        return link is not None and self.renew(layout.layer_link(name, digest)) and self.renew_data(link.digest)
+
+    def renew_data(self, digest: Digest) -> bool:
+        """Renew stored bytes, and tell whether they are there; what a power cut has emptied is not."""
+        path = layout.blob_data(digest)
+        try:
+            self._touch(path)
+            return digest.may_be_of(self.driver.stat(path).size)
+        except FileNotFoundError:
+            return False
 
     def renew_revision(self, name: RepositoryName, digest: Digest) -> bool:
         """Renew a manifest of a repository, its link and its bytes, and tell whether both are there."""
-        return self.renew(layout.revision_link(name, digest)) and self.renew(layout.blob_data(digest))
+        return self.renew(layout.revision_link(name, digest)) and self.renew_data(digest)
 
     def _touch(self, path: str) -> None:
         try:

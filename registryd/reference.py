@@ -27,7 +27,7 @@ _DIGEST = re.compile(r"(sha256):([a-f0-9]{64})|(sha512):([a-f0-9]{128})", re.ASC
 class Hash(Protocol):
     """The part of hashlib's objects that digests need."""
 
-    def update(self, data: bytes | memoryview, /) -> None: ...
+    def update(self, data: bytes | bytearray | memoryview, /) -> None: ...
     def hexdigest(self) -> str: ...
 
 
@@ -64,6 +64,10 @@ class Digest:
     def of(cls, content: bytes, algorithm: str = ALGORITHMS[0]) -> Digest:
         """The digest of content that is at hand."""
         return cls(algorithm, hashlib.new(algorithm, content).hexdigest())
+
+    def may_be_of(self, size: int) -> bool:
+        """Whether content of a size can have this digest: what is empty has one of its own."""
+        return size > 0 or self == Digest.of(b"", self.algorithm)
 
     @property
     def referrers_tag(self) -> Tag:

@@ -5,18 +5,23 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
+from functools import partial
 from types import FrameType
 from typing import Any, NoReturn
 
 from twisted.application.service import IService, MultiService
+from twisted.internet.defer import maybeDeferred
 from twisted.internet.error import ReactorNotRunning
+from twisted.internet.threads import deferToThreadPool
 from twisted.logger import ILogObserver
 from twisted.python import usage
 from twisted.python.components import Componentized
 
 from registryd.config import Config, ConfigError, load
 from registryd.daemon import RegistryService, StartError
+from registryd.http.accesslog import AccessLog
 from registryd.logs import log_observer
 
 
@@ -56,13 +61,17 @@ class Registries(MultiService):
         super().__init__()
         self._reactor = reactor
         self.observer = log_observer(configs[0].log, _own(sys.stderr.fileno()))
-        access_log = _own(sys.stdout.fileno())
+        in_thread = partial(deferToThreadPool, reactor, reactor.getThreadPool())
+        self._access_log = AccessLog(_own(sys.stdout.fileno()), reactor, in_thread)
         for config in configs:
-            RegistryService(config, reactor, access_log).setServiceParent(self)
+            RegistryService(config, reactor, self._access_log).setServiceParent(self)
 
     def startService(self) -> None:
         super().startService()
         self._reactor.callWhenRunning(self._stop_quietly)
+
+    def stopService(self) -> Any:
+        return maybeDeferred(super().stopService).addCallback(lambda _: self._access_log.flush())
 
     def _stop_quietly(self) -> None:
         """Let SIGTERM end the process with success, once all is drained, instead of by the signal."""
@@ -84,6 +93,7 @@ class _UnderTwistd(Registries):
 
     def __init__(self, configs: Sequence[Config], reactor: Any, twistd: Any) -> None:
         super().__init__(configs, reactor)
+        self._daemonizes = not twistd.get("nodaemon")
         self._keeps_log = any(twistd.get(option) for option in ("logfile", "logger", "syslog"))
 
     def setServiceParent(self, parent: Any) -> None:
@@ -92,15 +102,21 @@ class _UnderTwistd(Registries):
             parent.setComponent(ILogObserver, self.observer)
 
     def privilegedStartService(self) -> None:
-        try:
+        with self._one_line():
             super().privilegedStartService()
-        except StartError as error:
-            _give_up(error)
 
     def startService(self) -> None:
-        try:
+        with self._one_line():
             super().startService()
+
+    @contextmanager
+    def _one_line(self) -> Iterator[None]:
+        """Tell a failed start in one line. A daemon's parent waits for an exception to be told of: it tells it then."""
+        try:
+            yield
         except StartError as error:
+            if self._daemonizes:
+                raise
             _give_up(error)
 
 

@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred, fail
 from zope.interface import implementer
 
 from registryd.errors import Unsupported
-from registryd.interfaces import IBlobReader, IBlobWriter, IRegistry, Page, Referrer, UploadStatus
+from registryd.interfaces import IBlobReader, IBlobWriter, IRegistry, Page, ReferrerPage, UploadStatus
 from registryd.model import Descriptor, Manifest
 from registryd.reference import Digest, Reference, RepositoryName, Tag
 
@@ -60,7 +60,9 @@ class UnsupportedRegistry:
     def tags(self, name: RepositoryName, count: int | None, after: str) -> Deferred[Page]:
         return self._refuse()
 
-    def referrers(self, name: RepositoryName, subject: Digest) -> Deferred[Sequence[Referrer]]:
+    def referrers(
+        self, name: RepositoryName, subject: Digest, artifact_type: str | None = None, after: Digest | None = None
+    ) -> Deferred[ReferrerPage]:
         return self._refuse()
 
     def _refuse(self) -> Deferred[Any]:

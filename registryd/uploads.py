@@ -34,6 +34,9 @@ _T = TypeVar("_T")
 BATCH = 1024 * 1024
 """Bytes that are handed to a thread at once. A session holds at most twice as many, and what one read brings."""
 
+SMALL_PIECE = 4096
+"""Bytes below which pieces are gathered in one before they are stored."""
+
 _HASHED_SESSIONS = 4096
 _READ = 1024 * 1024
 _ID = re.compile(r"[a-zA-Z0-9_.=-]{1,128}", re.ASCII)
@@ -62,7 +65,7 @@ class _Hashed:
     state: Hash
     size: int = 0
 
-    def update(self, buffers: Sequence[bytes | memoryview]) -> None:
+    def update(self, buffers: Sequence[bytes | bytearray | memoryview]) -> None:
         for buffer in buffers:
             self.state.update(buffer)
             self.size += len(buffer)
@@ -176,7 +179,12 @@ class Uploads:
         if hashed.state.hexdigest() != digest.hex:
             self._forget(writer.name, writer.id)
             raise DigestInvalid(detail={"digest": str(digest)})
-        content.sync()
+        try:
+            content.sync()
+        except OSError:
+            # What is lost is told once: another sync would succeed, and the blob be gone after a power cut.
+            self._forget(writer.name, writer.id)
+            raise
         self._tree.write_link(layout.layer_link(writer.name, digest), digest)
         self._tree.driver.move(layout.upload_data(writer.name, writer.id), layout.blob_data(digest))
         self._forget(writer.name, writer.id)
@@ -198,7 +206,7 @@ class BlobWriter:
         self.size = content.size
         self._producer: IPushProducer | None = None
         self._paused = False
-        self._pending: list[bytes | memoryview] = []
+        self._pending: list[bytes | bytearray | memoryview] = []
         self._pending_size = 0
         self._storing: Deferred[None] | None = None
         self._idle: Deferred[None] | None = None
@@ -213,7 +221,7 @@ class BlobWriter:
     def write(self, data: bytes | memoryview) -> None:
         if self._failure is not None:
             return
-        self._pending.append(data)
+        self._gather(data)
         self._pending_size += len(data)
         self.size += len(data)
         if self._pending_size < BATCH:
@@ -223,6 +231,17 @@ class BlobWriter:
         elif not self._paused and self._producer is not None:
             self._paused = True
             self._producer.pauseProducing()
+
+    def _gather(self, data: bytes | memoryview) -> None:
+        # Small pieces become one: a view costs more than the few bytes that it shows, and so does each write and hash.
+        if len(data) >= SMALL_PIECE:
+            self._pending.append(data)
+            return
+        last = self._pending[-1] if self._pending else None
+        if isinstance(last, bytearray):
+            last += data
+        else:
+            self._pending.append(bytearray(data))
 
     def suspend(self) -> Deferred[int]:
         return self._end(self._suspend)
@@ -248,7 +267,7 @@ class BlobWriter:
         self._storing = self._uploads._in_thread(self._append, batch)
         self._storing.addCallbacks(self._stored, self._failed)
 
-    def _append(self, buffers: Sequence[bytes | memoryview]) -> None:
+    def _append(self, buffers: Sequence[bytes | bytearray | memoryview]) -> None:
         if buffers:
             self.content.write(buffers)
             self.hashed.update(buffers)
@@ -289,7 +308,7 @@ class BlobWriter:
             self._append(self._pending)
             return last()
         except OSError:
-            self._suspend()
+            self._uploads._remember(self.id, self.hashed)
             raise
         finally:
             self._pending = []

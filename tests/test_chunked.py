@@ -22,7 +22,7 @@ class Decoded:
     def __init__(self, *pieces: bytes) -> None:
         self.pieces: list[bytes] = []
         self.rest: list[bytes] = []
-        self.decoder = ChunkedDecoder(self.pieces.append, self.rest.append)
+        self.decoder = ChunkedDecoder(lambda data: self.pieces.append(bytes(data)), self.rest.append)
         for number, piece in enumerate(pieces):
             self.decoder.dataReceived(piece)
             if self.rest:

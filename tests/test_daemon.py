@@ -9,6 +9,7 @@ import socket
 import subprocess
 import sys
 import tempfile
+from collections.abc import Mapping
 from io import StringIO
 from pathlib import Path
 from typing import Any
@@ -23,9 +24,10 @@ from twisted.trial.unittest import TestCase
 
 from registryd.config import load
 from registryd.daemon import RegistryService, StartError
+from registryd.http.accesslog import AccessLog
 from registryd.storage.filesystem import FilesystemDriver
 from tests.test_streaming import ChannelCase, answer
-from tests.values import Sink
+from tests.values import Sink, at_once
 
 reactor: Any = installed
 PING = b"GET /v2/ HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
@@ -57,23 +59,26 @@ class ServiceCase(TestCase):
         self.addCleanup(self.stop_all)
 
     async def stop_all(self) -> None:
-        for service in self.services:
+        for service in list(self.services):
             await self.stop(service)
 
     async def stop(self, service: RegistryService) -> None:
+        with capturedLogs():
+            await service.stopService()
         self.services.remove(service)
-        await service.stopService()
 
-    def service(self, **sections: Any) -> RegistryService:
+    def service(self, environ: Mapping[str, str] | None = None, /, **sections: Any) -> RegistryService:
         """A service of a configuration with a store of its own, unless that says otherwise."""
         document: dict[str, Any] = {
             "version": 0.1,
             "storage": {"filesystem": {"rootdirectory": f"{self.folder}/store"}},
             **sections,
         }
+        # A test that fails leaves connections open: they are not to be waited for.
+        document["http"] = {"draintimeout": "1s", **document["http"]}
         path = Path(self.folder) / "config.yml"
         path.write_text(yaml.safe_dump(document))
-        return RegistryService(load(str(path), {}), reactor, StringIO())
+        return RegistryService(load(str(path), environ or {}), reactor, AccessLog(StringIO(), reactor, at_once))
 
     def start(self, service: RegistryService) -> str:
         """Where a service listens, as it tells."""
@@ -129,6 +134,10 @@ class AddressTests(ServiceCase):
         path = f"{self.folder}/socket"
         with socket.socket(socket.AF_UNIX) as left:
             left.bind(path)
+        dead = subprocess.Popen(["true"])
+        dead.wait()
+        # As Twisted names the process that listens.
+        os.symlink(str(dead.pid), f"{path}.lock")
         self.start(self.service(http={"addr": path, "net": "unix"}))
 
     async def test_port_is_free_again(self) -> None:
@@ -146,15 +155,13 @@ class RefusalTests(ServiceCase):
             line = self.why_not(self.service(http={"addr": address}))
         self.assertEqual(line, f"cannot listen on {address}: Address already in use")
 
-    def test_no_port(self) -> None:
-        for address in ("localhost", "127.0.0.1:http", "127.0.0.1:"):
-            self.assertIn(f"{address!r} has no port number", self.why_not(self.service(http={"addr": address})))
-
     def test_unknown_host(self) -> None:
         self.assertIn("no-such-host.invalid", self.why_not(self.service(http={"addr": "no-such-host.invalid:0"})))
 
     def test_no_address_and_no_socket_from_systemd(self) -> None:
-        self.assertIn("systemd has handed no socket over", self.why_not(self.service(http={"draintimeout": "1s"})))
+        # What systemd has told another process, whose environment this one inherited.
+        service = self.service({"LISTEN_FDS": "1"}, http={})
+        self.assertIn("systemd has handed no socket over", self.why_not(service))
 
     def test_unix_socket_that_cannot_be(self) -> None:
         path = f"{self.folder}/missing/socket"
@@ -216,13 +223,13 @@ class DrainTests(ServiceCase):
         busy.sendall(head.encode())
         self.assertIn(b"100 Continue", await deferToThread(busy.recv, 65536))
         stopped: Deferred[None] = Deferred.fromCoroutine(self.stop(service))
+        self.addCleanup(lambda: stopped)
         self.assertEqual(await deferToThread(idle.recv, 1), b"")
         self.assertFalse(stopped.called)
         with self.assertRaises(ConnectionRefusedError):
             self.connect(address)
         answered = await deferToThread(exchange, busy, b"abc")
         self.assertTrue(answered.startswith(b"HTTP/1.1 201 Created\r\n"), answered)
-        self.assertIn(b"connection: close", answered.lower())
         await stopped
 
     async def test_what_takes_longer_is_broken_off(self) -> None:
@@ -287,8 +294,13 @@ class SiteDrainTests(ChannelCase):
 class SystemdTests(ServiceCase):
     """Sockets that systemd hands over. Source: sd_listen_fds(3)."""
 
-    # The pid is that of the process that is started: a shell that becomes the daemon.
-    SCRIPT = 'exec 3<&"$1"; LISTEN_FDS=1 LISTEN_PID=$$ exec "$2" -m registryd serve "$3"'
+    # The pid is that of the process that is started, which becomes the daemon.
+    SCRIPT = """
+import os, sys
+os.dup2(int(sys.argv[1]), 3)
+os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()))
+os.execv(sys.executable, [sys.executable, "-m", "registryd", "serve", sys.argv[2]])
+"""
 
     def run_with(self, listening: socket.socket) -> subprocess.Popen[bytes]:
         path = Path(self.folder) / "config.yml"
@@ -297,7 +309,7 @@ class SystemdTests(ServiceCase):
         number = listening.fileno()
         root = str(Path(__file__).parents[1])
         process = subprocess.Popen(
-            ["sh", "-c", self.SCRIPT, "sh", str(number), sys.executable, str(path)],
+            [sys.executable, "-c", self.SCRIPT, str(number), str(path)],
             pass_fds=[number],
             stdout=subprocess.DEVNULL,
             stderr=subprocess.PIPE,

@@ -20,7 +20,7 @@ from registryd.storage import layout
 from registryd.storage.filesystem import FilesystemDriver
 from registryd.storage.memory import MemoryDriver
 from tests.contract import registry as contract
-from tests.values import NAME, Sink, local_registry, thread_like_driver
+from tests.values import NAME, Sink, image, index, listed, local_registry, put_blob, thread_like_driver
 
 reactor: Any = installed
 
@@ -118,6 +118,61 @@ class LostStorageTests(SynchronousTestCase):
         sink = Sink()
         self.failureResultOf(reader.deliver_to(sink, 0, len(content)), OSError)
         self.assertEqual((len(sink.content), sink.producer), (600_000, None))
+
+
+class ReferrersTests(SynchronousTestCase):
+    """The entries of referrers in the tree, which no interface shows."""
+
+    def setUp(self) -> None:
+        self.driver = MemoryDriver()
+        self.registry = local_registry(self.driver)
+        put_blob(self.registry, b"{}")
+        self.subject, self.folder = image(b"{}"), layout.referrers(NAME, image(b"{}").digest)
+        self.referrer = image(b"{}", subject=listed(self.subject))
+        for manifest in (self.subject, self.referrer):
+            self.successResultOf(self.registry.put_manifest(NAME, manifest, []))
+
+    def listed(self) -> list[Digest]:
+        page = self.successResultOf(self.registry.referrers(NAME, self.subject.digest))
+        return [referrer.descriptor.digest for referrer in page.referrers]
+
+    def test_what_was_pushed_before_there_was_the_api(self) -> None:
+        # The client keeps a list under a tag; nothing else tells of the manifest.
+        self.driver.delete(self.folder)
+        self.assertEqual(self.listed(), [])
+        tag = self.subject.digest.referrers_tag
+        self.successResultOf(self.registry.put_manifest(NAME, index(listed(self.referrer)), [tag]))
+        self.assertEqual(self.listed(), [self.referrer.digest])
+
+    def test_pages_are_no_larger_than_clients_take(self) -> None:
+        pushed = {self.referrer.digest}
+        for number in range(5):
+            annotated = image(b"{}", subject=listed(self.subject), annotations={"a": str(number) * 1_500_000})
+            self.successResultOf(self.registry.put_manifest(NAME, annotated, []))
+            pushed.add(annotated.digest)
+        after: Digest | None = None
+        found: list[Digest] = []
+        more = True
+        while more:
+            page = self.successResultOf(self.registry.referrers(NAME, self.subject.digest, None, after))
+            self.assertLessEqual(sum(len(str(referrer.annotations)) for referrer in page.referrers), 4 * 1024 * 1024)
+            found += [referrer.descriptor.digest for referrer in page.referrers]
+            after, more = found[-1], page.more
+        self.assertEqual(found, sorted(pushed))
+
+    def test_an_entry_goes_with_its_manifest(self) -> None:
+        self.successResultOf(self.registry.delete_manifest(NAME, self.referrer.digest))
+        with self.assertRaises(FileNotFoundError):
+            self.driver.list(self.folder)
+
+    def test_an_entry_without_its_manifest_does_not_count(self) -> None:
+        self.driver.delete(layout.revision_link(NAME, self.referrer.digest))
+        self.assertEqual(self.listed(), [])
+
+    def test_an_entry_that_is_missing_comes_back_with_a_push(self) -> None:
+        self.driver.delete(self.folder)
+        self.successResultOf(self.registry.put_manifest(NAME, self.referrer, []))
+        self.assertEqual(self.listed(), [self.referrer.digest])
 
 
 def used(driver: MemoryDriver) -> int:

@@ -40,7 +40,8 @@ from zope.interface import provider
 
 from registryd.config import Tls
 from registryd.delivery import BlobReader, FileBlobReader, blob_reader
-from registryd.http import sendfile, streaming
+from registryd.http import accesslog, sendfile, streaming
+from registryd.http.accesslog import AccessLog
 from registryd.http.body import DRAIN_LIMIT
 from registryd.http.chunked import ChunkedDecoder
 from registryd.http.site import RegistrySite
@@ -73,6 +74,8 @@ OVERRIDDEN: dict[Callable[..., object], list[str]] = {
     HTTPChannel.checkPersistence: ["request", "version"],
     HTTPChannel.timeoutConnection: [],
     HTTPChannel.loseConnection: [],
+    HTTPChannel.getPeer: [],
+    HTTPChannel.getHost: [],
     HTTPChannel._failChooseTransferDecoder: [],
     HTTPChannel.isSecure: [],
     HTTPChannel.setTimeout: ["period"],
@@ -86,6 +89,7 @@ OVERRIDDEN: dict[Callable[..., object], list[str]] = {
     HTTPRequest.requestReceived: ["command", "path", "version"],
     HTTPRequest.connectionLost: ["reason"],
     HTTPRequest.write: ["data"],
+    HTTPRequest.registerProducer: ["producer", "streaming"],
     HTTPRequest.process: [],
 }
 """The methods of Twisted that are overridden or called, with their parameters."""
@@ -990,7 +994,9 @@ class LoopbackCase(TestCase):
         self.log = StringIO()
         self.clients: list[Client] = []
         self.addCleanup(self.part)
-        self.site = RegistrySite(self.resource, self.clock, HEADER_LIMIT, IDLE, self.log)
+        self.site = RegistrySite(
+            self.resource, self.clock, HEADER_LIMIT, IDLE, AccessLog(self.log, self.clock, at_once)
+        )
 
     def file_reader(self) -> IBlobReader:
         reader = blob_reader(Descriptor(OCTET_STREAM, Digest.of(b""), SIZE), self.driver.reader("/a"), at_once)
@@ -1028,9 +1034,15 @@ class LoopbackCase(TestCase):
         files = issue(Path(self.root), ["127.0.0.1"], ["localhost"])
         return Tls(str(files.certificate), str(files.key), (), "none", "tls1.2", ())
 
-    def make_sends_small(self, request: StreamingRequest) -> None:
+    def make_sends_small(self, request: StreamingRequest) -> StreamingRequest:
         """Let every send take a part alone: the socket's buffer is small."""
         request.channel.transport.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_SNDBUF, 32 * 1024)
+        return request
+
+    def make_receives_small(self, client: Client) -> None:
+        """Let the system take little on behalf of a client that does not read."""
+        client.transport.getHandle().setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, 64 * 1024)
+        self.resource.begun.addCallback(self.make_sends_small)
 
     async def whole(self, client: Client, size: int = SIZE) -> bytes:
         """The body of one answer."""
@@ -1061,6 +1073,7 @@ class SendFileTests(LoopbackCase):
         self.assertTrue(await self.whole(client) == CONTENT)
         self.assertIsNone(await self.resource.outcome)
         self.assertEqual((self.resource.sent, sum(self.calls)), ([SIZE], SIZE))
+        self.clock.advance(accesslog.DELAY)
         self.assertIn(f'" 200 {SIZE} "', self.log.getvalue())
 
     async def test_part(self) -> None:
@@ -1086,6 +1099,7 @@ class SendFileTests(LoopbackCase):
 
     async def test_a_client_that_stops_reading_for_a_while(self) -> None:
         client = await self.client()
+        self.make_receives_small(client)
         client.transport.write(GET)
         await client.has(1)
         client.transport.pauseProducing()
@@ -1094,6 +1108,7 @@ class SendFileTests(LoopbackCase):
         while sent != sum(self.calls):
             sent = sum(self.calls)
             await deferLater(reactor, 0.02)
+        self.assertLess(sent, SIZE)
         client.transport.resumeProducing()
         self.assertTrue(await self.whole(client) == CONTENT)
 
@@ -1118,6 +1133,7 @@ class SendFileTests(LoopbackCase):
 
     async def test_a_client_that_leaves(self) -> None:
         client = await self.client()
+        self.make_receives_small(client)
         client.transport.write(GET)
         await client.has(1)
         client.leave()
@@ -1125,6 +1141,7 @@ class SendFileTests(LoopbackCase):
 
     async def test_a_client_that_takes_nothing_is_cut_off(self) -> None:
         client = await self.client()
+        self.make_receives_small(client)
         client.transport.write(GET)
         request = await self.resource.begun
         client.transport.pauseProducing()

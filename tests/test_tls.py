@@ -18,6 +18,7 @@ from cryptography import x509
 from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec, rsa
 from cryptography.x509.oid import NameOID
+from OpenSSL import SSL
 from twisted.internet.error import ConnectionDone
 from twisted.internet.protocol import Factory
 from twisted.internet.ssl import CertificateOptions
@@ -273,6 +274,11 @@ class ClientCertificateTests(TlsCase):
             tls = self.tls(client_cas=[CLIENTS], client_auth=mode)
             for identity, accepted in ((None, none), (CLIENT, known), (STRANGER, unknown)):
                 self.assertEqual(self.refuses(tls, self.client(identity)), not accepted, (mode, identity))
+
+    def test_clients_are_told_whose_certificates_are_known(self) -> None:
+        options = server_options(self.tls(client_cas=[CLIENTS], client_auth="require-and-verify-client-cert"))
+        told = SSL.Connection(options.getContext(), None).get_client_ca_list()
+        self.assertEqual([name.commonName for name in told], ["clients' authority"])
 
     def test_no_authority_no_question(self) -> None:
         for identity in (None, CLIENT, STRANGER):

@@ -9,11 +9,11 @@ from itertools import pairwise
 from typing import Any, Final
 
 from twisted.internet.defer import Deferred, maybeDeferred
-from twisted.internet.interfaces import IConsumer, IProducer, IPushProducer
+from twisted.internet.interfaces import IProducer, IPushProducer
 from zope.interface import implementer
 
 from registryd.config import Validation
-from registryd.interfaces import IBlobWriter, IStorageDriver
+from registryd.interfaces import IBlobWriter, IStorageDriver, IViewConsumer
 from registryd.local import LocalRegistry
 from registryd.model import OCI_INDEX, OCI_MANIFEST, Manifest
 from registryd.reference import Digest, RepositoryName, Tag
@@ -93,7 +93,7 @@ def index(*children: JSON, **more: object) -> Manifest:
     return manifest_of(document, OCI_INDEX)
 
 
-@implementer(IConsumer)
+@implementer(IViewConsumer)
 class Sink:
     """A consumer that keeps what it gets; with ``greedy`` false it pauses its producer after each piece."""
 
@@ -116,8 +116,8 @@ class Sink:
     def unregisterProducer(self) -> None:
         self.producer = None
 
-    def write(self, data: bytes) -> None:
-        self.pieces.append(data)
+    def write(self, data: bytes | memoryview) -> None:
+        self.pieces.append(bytes(data))
         if not self._greedy and self.producer is not None:
             self.producer.pauseProducing()
         waiting, self._waiting = self._waiting, None

@@ -51,7 +51,7 @@ def empty(request: Request, status: int) -> bytes:
 
 def as_json(request: Request, value: object, media_type: bytes | str = JSON) -> bytes:
     """An answer in JSON."""
-    text = json.dumps(value, ensure_ascii=False, separators=(",", ":"))
+    text = json.dumps(value, ensure_ascii=False, allow_nan=False, separators=(",", ":"))
     return body(request, text.encode("utf-8", "replace"), media_type)
 
 

@@ -109,10 +109,8 @@ async def _parts(reader: IBlobReader, request: StreamingRequest, spans: Sequence
     set_header(request, b"content-length", b"%d" % length)
     for head, span in zip(heads, spans, strict=True):
         request.write(head)
-        if span.size <= SMALL:
-            request.write(reader.read(span.start, span.stop))
-        else:
-            await request.deliver(reader, span.start, span.stop)
+        # However small a part is, it waits for its turn: there can be a thousand.
+        await request.deliver(reader, span.start, span.stop)
     request.write(end)
     return None
 

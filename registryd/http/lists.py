@@ -2,9 +2,6 @@
 
 from __future__ import annotations
 
-import json
-from collections.abc import Sequence
-
 import attrs
 from twisted.internet.defer import Deferred
 
@@ -12,15 +9,12 @@ from registryd.errors import PaginationNumberInvalid
 from registryd.http.answers import Answer, as_json, next_page, set_header
 from registryd.http.headers import number, query
 from registryd.http.streaming import StreamingRequest
-from registryd.interfaces import IRegistry, Page, Referrer
+from registryd.interfaces import IRegistry, Page, Referrer, ReferrerPage
 from registryd.model import OCI_INDEX
 from registryd.reference import Digest, RepositoryName
 
 CATALOG_PAGE = 100
 """Repositories in a page of the catalog where the client does not say how many it wants."""
-
-REFERRERS_PAGE = 4 * 1024 * 1024 - 4096
-"""Bytes of descriptors in a page of referrers: clients take 4 MiB of a manifest at the most."""
 
 SEARCH_PAGE = 25
 SEARCH_LIMIT = 100
@@ -70,7 +64,10 @@ class Lists:
         self, registry: IRegistry, request: StreamingRequest, name: RepositoryName, digest: str
     ) -> Deferred[Answer]:
         """end-12: what refers to a manifest, of any artifact type or of one."""
-        return registry.referrers(name, Digest.parse(digest)).addCallback(_index, request)
+        artifact_type = query(request, b"artifactType") or None
+        last = query(request, b"last")
+        found = registry.referrers(name, Digest.parse(digest), artifact_type, Digest.parse(last) if last else None)
+        return found.addCallback(_index, request, artifact_type)
 
 
 def _found(all_names: Page, request: StreamingRequest, text: str, page: int, size: int) -> Answer:
@@ -87,27 +84,14 @@ def _found(all_names: Page, request: StreamingRequest, text: str, page: int, siz
     return as_json(request, found)
 
 
-def _index(referrers: Sequence[Referrer], request: StreamingRequest) -> Answer:
-    wanted = query(request, b"artifactType")
-    if wanted:
+def _index(page: ReferrerPage, request: StreamingRequest, artifact_type: str | None) -> Answer:
+    if artifact_type is not None:
         set_header(request, b"oci-filters-applied", b"artifactType")
-        referrers = [referrer for referrer in referrers if referrer.artifact_type == wanted]
-    last = query(request, b"last") or ""
-    descriptors: list[dict[str, object]] = []
-    size = 0
-    for referrer in referrers:
-        digest = str(referrer.descriptor.digest)
-        if digest <= last:
-            continue
-        descriptor = _described(referrer)
-        size += len(json.dumps(descriptor)) + len(", ")
-        if descriptors and size > REFERRERS_PAGE:
-            following = {"last": str(descriptors[-1]["digest"])}
-            next_page(request, {"artifactType": wanted, **following} if wanted else following)
-            break
-        descriptors.append(descriptor)
-    index = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": descriptors}
-    return as_json(request, index, OCI_INDEX)
+    if page.more:
+        following = {"last": str(page.referrers[-1].descriptor.digest)}
+        next_page(request, {"artifactType": artifact_type, **following} if artifact_type else following)
+    descriptors = [_described(referrer) for referrer in page.referrers]
+    return as_json(request, {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": descriptors}, OCI_INDEX)
 
 
 def _described(referrer: Referrer) -> dict[str, object]:

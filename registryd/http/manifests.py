@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import re
-
 import attrs
 from twisted.internet.defer import Deferred, fail
 from twisted.internet.interfaces import IProducer, IPushProducer
@@ -14,11 +12,8 @@ from registryd.http.answers import Answer, Urls, empty, set_header
 from registryd.http.headers import accepts, header, is_known, queries
 from registryd.http.streaming import StreamingRequest
 from registryd.interfaces import IRegistry, IViewConsumer
-from registryd.model import DOCKER_LIST, DOCKER_MANIFEST, Descriptor, Manifest, read_document, told_media_type
+from registryd.model import DOCKER_LIST, DOCKER_MANIFEST, LARGE, Descriptor, Manifest, is_media_type, read_document
 from registryd.reference import Digest, Reference, RepositoryName, Tag, parse_reference, parse_tag
-
-# RFC 6838, section 4.2.
-_MEDIA_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}", re.ASCII)
 
 MAX_TAGS = 100
 """Tags of one push; the specification asks for ten at least."""
@@ -88,7 +83,7 @@ class Manifests:
             raise DigestInvalid(detail={"expected": str(reference), "provided": str(digest)})
         if not isinstance(reference, Digest):
             tags = [reference, *(tag for tag in tags if tag != reference)]
-        manifest = Manifest(_media_type(request, pushed), digest, pushed)
+        manifest = Manifest(_media_type(request), digest, pushed)
         return registry.put_manifest(name, manifest, tags).addCallback(
             self._stored, request, name, reference, digest, tags
         )
@@ -117,7 +112,7 @@ class _Content:
 
     def __init__(self, limit: int) -> None:
         self._left = limit
-        self._parts: list[bytes | memoryview] = []
+        self._content = bytearray()
         self._producer: IPushProducer | None = None
 
     def registerProducer(self, producer: IProducer, streaming: bool) -> None:
@@ -129,7 +124,7 @@ class _Content:
     def write(self, data: bytes | memoryview) -> None:
         self._left -= len(data)
         if self._left >= 0:
-            self._parts.append(data)
+            self._content += data
         elif self._producer is not None:
             self._producer.stopProducing()
 
@@ -141,7 +136,7 @@ class _Content:
         """
         if self._left < 0:
             raise ManifestTooLarge()
-        return b"".join(self._parts)
+        return bytes(self._content)
 
 
 def _existing(reference: str) -> Reference:
@@ -152,12 +147,10 @@ def _existing(reference: str) -> Reference:
         raise ManifestUnknown(detail={"reference": reference[:256]}) from None
 
 
-def _media_type(request: StreamingRequest, content: bytes) -> str:
-    """The type that a manifest is pushed with, or what its bytes tell where the client does not say."""
+def _media_type(request: StreamingRequest) -> str:
+    """The type that a manifest is pushed with, without parameters; empty where the client does not say."""
     pushed_as = (header(request, b"content-type") or "").partition(";")[0].strip()
-    if not pushed_as:
-        return told_media_type(content)[0]
-    if _MEDIA_TYPE.fullmatch(pushed_as) is None:
+    if pushed_as and not is_media_type(pushed_as):
         raise ManifestInvalid("the content type is no media type")
     return pushed_as
 
@@ -192,6 +185,8 @@ def _for_old_docker(
         return found
 
     def child(manifest: Manifest) -> _Found | Deferred[_Found]:
+        if len(manifest.content) > LARGE:
+            return found  # No list of platforms is that long, and it would be parsed here.
         for part in read_document(manifest).manifests:
             if (part.platform.get("os"), part.platform.get("architecture")) == ("linux", "amd64"):
                 return registry.get_manifest(name, part.descriptor.digest).addCallback(_Found.of_manifest)

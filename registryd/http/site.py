@@ -1,9 +1,6 @@
-"""The site: the connections of one port, and its access log."""
+"""The site: the connections of one port."""
 
 from __future__ import annotations
-
-import time
-from typing import TextIO
 
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IReactorTime
@@ -11,7 +8,8 @@ from twisted.web.http import Request
 from twisted.web.resource import IResource
 from twisted.web.server import Site
 
-from registryd.http.streaming import StreamingChannel, StreamingRequest, shown_peer
+from registryd.http.accesslog import AccessLog
+from registryd.http.streaming import StreamingChannel, StreamingRequest
 
 
 class RegistrySite(Site):
@@ -25,7 +23,12 @@ class RegistrySite(Site):
     noisy = False
 
     def __init__(
-        self, resource: IResource, reactor: IReactorTime, header_limit: int, timeout: float, access_log: TextIO | None
+        self,
+        resource: IResource,
+        reactor: IReactorTime,
+        header_limit: int,
+        timeout: float,
+        access_log: AccessLog | None,
     ) -> None:
         super().__init__(resource, timeout=timeout, reactor=reactor, requestFactory=StreamingRequest)
         self.header_limit = header_limit
@@ -33,8 +36,6 @@ class RegistrySite(Site):
         self.connections: set[StreamingChannel] = set()
         self._clock = reactor
         self._access_log = access_log
-        self._second = 0
-        self._shown_second = ""
 
     def drain(self, seconds: float) -> Deferred[None]:
         """Let what is in flight finish, within some seconds, and close all connections; fires when none is left."""
@@ -58,32 +59,5 @@ class RegistrySite(Site):
         return drained
 
     def log(self, request: Request) -> None:
-        """Write a line of the access log, in Apache's combined format."""
-        if self._access_log is None:
-            return
-        self._access_log.write(
-            f"{shown_peer(request.getClientAddress())} - - [{self._now()}]"
-            f' "{_safe(request.method)} {_safe(request.uri)} {_safe(request.clientproto)}"'
-            f" {request.code} {request.sentLength}"
-            f' "{_header(request, b"referer")}" "{_header(request, b"user-agent")}"\n'
-        )
-
-    def _now(self) -> str:
-        second = int(time.time())
-        if second != self._second:
-            self._second = second
-            self._shown_second = time.strftime("%d/%b/%Y:%H:%M:%S +0000", time.gmtime(second))
-        return self._shown_second
-
-
-def _header(request: Request, name: bytes) -> str:
-    values = request.requestHeaders.getRawHeaders(name)
-    return _safe(values[0]) if values else "-"
-
-
-def _safe(value: bytes) -> str:
-    """Text that cannot end the line or the quotes that it stands in."""
-    text = value.decode("ascii", "backslashreplace")
-    if text.isprintable() and '"' not in text and "\\" not in text:
-        return text
-    return text.encode("unicode_escape").decode("ascii").replace('"', '\\"')
+        if self._access_log is not None:
+            self._access_log.add(request)

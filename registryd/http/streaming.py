@@ -300,6 +300,11 @@ class StreamingChannel(HTTPChannel):
         """The transport that reads and writes: with TLS the one below."""
         return getattr(self.transport, "transport", self.transport)
 
+    def registerProducer(self, producer: Any, streaming: bool) -> None:
+        super().registerProducer(producer, streaming)
+        if streaming and self._waitingForTransport:
+            producer.pauseProducing()
+
     def is_idle(self) -> bool:
         """Whether nothing is in flight on the connection."""
         return not self.requests

@@ -12,8 +12,8 @@ import os
 import re
 import shutil
 import stat
-from collections.abc import Callable, Sequence
-from contextlib import suppress
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager, suppress
 from typing import Final, TypeVar
 from uuid import uuid4
 
@@ -160,6 +160,15 @@ class FilesystemDriver:
         except (OSError, ValueError) as error:
             raise _absence(error, path) from None
 
+    @contextmanager
+    def guard(self, path: str, exclusive: bool) -> Iterator[None]:
+        place = self._entry(path)
+        descriptor = _hold_folder(place, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
+        try:
+            yield
+        finally:
+            os.close(descriptor)
+
     def lock(self, exclusive: bool) -> None:
         descriptor = _open_lock(self.root)
         if descriptor is None:
@@ -217,7 +226,7 @@ class _FileReader:
 class _FileWriter(_FileReader):
     """Its lock is on the open file: it ends with it, and keeps out other writers of this process too."""
 
-    def write(self, buffers: Sequence[bytes | memoryview]) -> None:
+    def write(self, buffers: Sequence[bytes | bytearray | memoryview]) -> None:
         try:
             self.size += _write_all(self._descriptor, buffers)
         except BaseException:
@@ -248,6 +257,23 @@ def _absence(error: OSError | ValueError, path: str) -> OSError:
     if isinstance(error, FileNotFoundError) or (isinstance(error, OSError) and error.errno not in _ABSENT):
         return error
     return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
+
+
+def _hold_folder(place: str, how: int) -> int:
+    """A descriptor of a folder that is locked, and that still stands at its place."""
+    while True:
+        descriptor = _within(place, lambda: os.open(place, _FOLDER))
+        try:
+            fcntl.flock(descriptor, how)
+            if os.path.samestat(os.fstat(descriptor), os.stat(place)):
+                return descriptor
+        except FileNotFoundError:
+            pass
+        except BaseException:
+            os.close(descriptor)
+            raise
+        # It was removed before it was locked: another stands there, or will.
+        os.close(descriptor)
 
 
 def _open_reader(place: str) -> _FileReader:
@@ -363,9 +389,9 @@ def _replace(place: str, content: bytes) -> None:
         raise
 
 
-def _write_all(descriptor: int, buffers: Sequence[bytes | memoryview]) -> int:
+def _write_all(descriptor: int, buffers: Sequence[bytes | bytearray | memoryview]) -> int:
     """Write buffers one after another, in as many calls as it takes; how many bytes they are."""
-    pending: list[bytes | memoryview] = list(buffers)
+    pending: list[bytes | bytearray | memoryview] = list(buffers)
     total = 0
     while pending:
         written = os.writev(descriptor, pending[:_BUFFERS_A_CALL])
@@ -374,7 +400,7 @@ def _write_all(descriptor: int, buffers: Sequence[bytes | memoryview]) -> int:
     return total
 
 
-def _beyond(buffers: list[bytes | memoryview], size: int) -> list[bytes | memoryview]:
+def _beyond(buffers: list[bytes | bytearray | memoryview], size: int) -> list[bytes | bytearray | memoryview]:
     for index, buffer in enumerate(buffers):
         if size < len(buffer):
             return [memoryview(buffer)[size:], *buffers[index + 1 :]]

@@ -7,6 +7,7 @@ import os
 import threading
 import time
 from collections.abc import Iterator, Sequence
+from contextlib import contextmanager
 
 import attrs
 from zope.interface import implementer
@@ -44,6 +45,7 @@ class MemoryDriver:
     immediate: bool = attrs.field(default=True, init=False)
     _root: _Folder = attrs.field(factory=_Folder, init=False)
     _guard: threading.RLock = attrs.field(factory=threading.RLock, init=False)
+    _guards: dict[str, threading.Lock] = attrs.field(factory=dict, init=False)
     _locked_exclusively: bool | None = attrs.field(default=None, init=False)
 
     def get_content(self, path: str) -> bytes:
@@ -123,6 +125,14 @@ class MemoryDriver:
     def touch(self, path: str) -> None:
         with self._guard:
             self._entry(path).modified = time.time()
+
+    @contextmanager
+    def guard(self, path: str, exclusive: bool) -> Iterator[None]:
+        self.make_folder(path)
+        with self._guard:
+            guard = self._guards.setdefault(path, threading.Lock())
+        with guard:
+            yield
 
     def lock(self, exclusive: bool) -> None:
         with self._guard:
@@ -210,7 +220,7 @@ class _MemoryReader:
 class _MemoryWriter(_MemoryReader):
     _driver: MemoryDriver
 
-    def write(self, buffers: Sequence[bytes | memoryview]) -> None:
+    def write(self, buffers: Sequence[bytes | bytearray | memoryview]) -> None:
         appended = b"".join(buffers)
         with self._guard:
             content = self._opened()

@@ -136,9 +136,7 @@ class Tree:
         self.write_link(layout.tag_link(name, tag), digest)
 
     def delete_tag(self, name: RepositoryName, tag: Tag) -> None:
-        """Remove a tag.
-
-        A tag that is pushed again meanwhile stays: only the link that was there is removed, and then empty folders.
+        """Remove a tag and its history. Whoever pushes tags of the repository meanwhile must be kept out.
 
         Errors:
             FileNotFoundError: there is no such tag.

@@ -332,7 +332,7 @@ class ListerContract(_Contract):
         config_type = await self.push(image(CONFIG, subject=listed(subject), annotations={"a": "b"}))
         child = await self.push(index(subject=listed(subject)))
         await self.push(image(CONFIG, LAYER, subject=listed(signature)))
-        referrers = await self.registry.referrers(NAME, subject.digest)
+        referrers = (await self.registry.referrers(NAME, subject.digest)).referrers
         found = [(referrer.descriptor, referrer.artifact_type, referrer.annotations) for referrer in referrers]
         expected = [
             (signature.descriptor, "application/x.signature", {}),
@@ -346,23 +346,45 @@ class ListerContract(_Contract):
         missing = manifest_of({"not": "pushed"})
         referrer = await self.push(image(CONFIG, subject=listed(missing)))
         self.assertEqual(
-            [r.descriptor for r in await self.registry.referrers(NAME, missing.digest)], [referrer.descriptor]
+            [r.descriptor for r in (await self.registry.referrers(NAME, missing.digest)).referrers],
+            [referrer.descriptor],
         )
-        self.assertEqual(list(await self.registry.referrers(NAME, ABSENT)), [])
-        self.assertEqual(list(await self.registry.referrers(NOWHERE, missing.digest)), [])
+        self.assertEqual(list((await self.registry.referrers(NAME, ABSENT)).referrers), [])
+        self.assertEqual(list((await self.registry.referrers(NOWHERE, missing.digest)).referrers), [])
+
+    async def test_referrers_of_an_artifact_type(self) -> None:
+        subject = await self.push_image()
+        await self.push(image(CONFIG, subject=listed(subject)))
+        wanted = await self.push(image(CONFIG, subject=listed(subject), artifactType="application/x.wanted"))
+        await self.push(index(subject=listed(subject)))
+        for artifact_type, expected in (("application/x.wanted", [wanted]), ("application/x", []), ("", [])):
+            page = await self.registry.referrers(NAME, subject.digest, artifact_type)
+            found = [referrer.descriptor.digest for referrer in page.referrers]
+            self.assertEqual((found, page.more), ([each.digest for each in expected], False), artifact_type)
+
+    async def test_referrers_after_a_digest(self) -> None:
+        subject = await self.push_image()
+        for number in range(4):
+            await self.push(image(CONFIG, subject=listed(subject), annotations={"n": str(number)}))
+        every = [each.descriptor.digest for each in (await self.registry.referrers(NAME, subject.digest)).referrers]
+        self.assertEqual((len(every), every), (4, sorted(every)))
+        for after in (*every, Digest("sha256", "0" * 64), Digest("sha512", "0" * 128)):
+            page = await self.registry.referrers(NAME, subject.digest, None, after)
+            found = [referrer.descriptor.digest for referrer in page.referrers]
+            self.assertEqual((found, page.more), ([digest for digest in every if digest > after], False))
 
     async def test_referrers_of_another_repository_are_not_told(self) -> None:
         subject = await self.push_image()
         await self.push_image(name=OTHER)
         await self.push(image(CONFIG, subject=listed(subject)), name=OTHER)
-        self.assertEqual(list(await self.registry.referrers(NAME, subject.digest)), [])
+        self.assertEqual(list((await self.registry.referrers(NAME, subject.digest)).referrers), [])
 
     async def test_referrers_under_the_tag_of_the_schema(self) -> None:
         subject = await self.push_image()
         referrer = await self.push(image(CONFIG, subject=listed(subject)))
         stranger = await self.push(image(CONFIG))
         await self.push(index(listed(referrer), listed(stranger)), subject.digest.referrers_tag)
-        referrers = await self.registry.referrers(NAME, subject.digest)
+        referrers = (await self.registry.referrers(NAME, subject.digest)).referrers
         self.assertEqual([found.descriptor for found in referrers], [referrer.descriptor])
 
 
@@ -704,13 +726,13 @@ class DeleterContract(_Contract):
         subject = await self.push_image()
         signature = await self.push(image(CONFIG, subject=listed(subject)))
         await self.registry.delete_manifest(NAME, signature.digest)
-        self.assertEqual(list(await self.registry.referrers(NAME, subject.digest)), [])
+        self.assertEqual(list((await self.registry.referrers(NAME, subject.digest)).referrers), [])
 
     async def test_delete_manifest_leaves_its_referrers(self) -> None:
         subject = await self.push_image()
         signature = await self.push(image(CONFIG, subject=listed(subject)))
         await self.registry.delete_manifest(NAME, subject.digest)
-        referrers = await self.registry.referrers(NAME, subject.digest)
+        referrers = (await self.registry.referrers(NAME, subject.digest)).referrers
         self.assertEqual([referrer.descriptor for referrer in referrers], [signature.descriptor])
 
     async def test_delete_manifest_name_unknown(self) -> None:
@@ -881,7 +903,7 @@ class FullRegistryContract(_Contract):
             self.assertEqual(await self.registry.get_manifest(NAME, new.digest), new)
         except ManifestUnknown:
             self.assertEqual(await self.registry.get_manifest(NAME, V1), old)
-            self.assertEqual((tags, list(await self.registry.referrers(NAME, old.digest))), ((V1,), []))
+            self.assertEqual((tags, list((await self.registry.referrers(NAME, old.digest)).referrers)), ((V1,), []))
 
     async def test_reads_go_on(self) -> None:
         await self.push_image(V1)
