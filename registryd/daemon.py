@@ -7,15 +7,16 @@ import random
 import socket
 from collections.abc import Callable
 from typing import Any
+from uuid import uuid4
 
 from twisted.application.service import Service
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred, inlineCallbacks
 from twisted.internet.endpoints import (
-    AdoptedStreamServerEndpoint,
     TCP4ServerEndpoint,
     TCP6ServerEndpoint,
     UNIXServerEndpoint,
+    serverFromString,
 )
 from twisted.internet.error import CannotListenError
 from twisted.internet.interfaces import IListeningPort, IStreamServerEndpoint
@@ -139,17 +140,22 @@ class RegistryService(Service):
         return TCP4ServerEndpoint(self._reactor, number, BACKLOG, _address_of(host))
 
     def _systemd_endpoint(self) -> IStreamServerEndpoint:
-        if os.environ.get("LISTEN_PID") != str(os.getpid()):
-            raise StartError(f"{self._config.source}: http.addr is missing, and systemd has handed no socket over")
-        family = socket.socket(fileno=os.dup(_SYSTEMD_FIRST_FD)).family
-        return AdoptedStreamServerEndpoint(self._reactor, _SYSTEMD_FIRST_FD, family)
+        missing = f"{self._config.source}: http.addr: missing: write for example :5000"
+        try:
+            with socket.socket(fileno=os.dup(_SYSTEMD_FIRST_FD)) as handed:
+                domain = {socket.AF_UNIX: "UNIX", socket.AF_INET6: "INET6"}.get(handed.family, "INET")
+            # Twisted knows what systemd has handed over, and has taken the variables that told it.
+            endpoint: IStreamServerEndpoint = serverFromString(self._reactor, f"systemd:domain={domain}:index=0")
+            return endpoint
+        except (OSError, IndexError, KeyError, ValueError):
+            raise StartError(missing) from None
 
     def _take_storage(self, driver: IStorageDriver) -> None:
         """Share the store with other daemons, and see that it can be written where it must be."""
         try:
             driver.lock(False)
             if not self._config.storage.read_only:
-                probe = f"{layout.ROOT}/_writable"
+                probe = f"{layout.ROOT}/_writable-{uuid4()}"
                 driver.put_content(probe, b"")
                 driver.delete(probe)
                 driver.make_folder(layout.REPOSITORIES)

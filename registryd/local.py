@@ -298,10 +298,11 @@ class LocalRegistry:
             if subject is not None:
                 self._tree.write_link(layout.referrer_link(name, subject, manifest.digest), manifest.digest)
             self._tree.put_revision(name, manifest.digest, untold)
+            if self._now() - began > self._grace * SLOW_PUSH:
+                # Before the tags: a push that is refused now has moved none.
+                self._renew_parts(name, manifest.digest, document)
             for tag in tags:
                 self._tree.put_tag(name, tag, manifest.digest)
-        if self._now() - began > self._grace * SLOW_PUSH:
-            self._renew_parts(name, manifest.digest, document)
         return subject
 
     def _renew_parts(self, name: RepositoryName, digest: Digest, document: Document) -> None:

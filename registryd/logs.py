@@ -42,8 +42,8 @@ def _record(event: LogEvent, fields: Mapping[str, str]) -> dict[str, Any]:
         "time": moment.isoformat(timespec="milliseconds").replace("+00:00", "Z"),
         "level": _NAMES.get(level, level),
         "msg": formatEvent(event),
-        **fields,
     }
+    record.update((key, value) for key, value in fields.items() if key not in record)
     failure = event.get("log_failure")
     if isinstance(failure, Failure):
         record["msg"] = record["msg"] or failure.getErrorMessage()

@@ -30,6 +30,11 @@ IMAGES: Final = frozenset({OCI_MANIFEST, DOCKER_MANIFEST})
 INDEXES: Final = frozenset({OCI_INDEX, DOCKER_LIST})
 SCHEMA1: Final = frozenset({DOCKER_SCHEMA1, DOCKER_SCHEMA1_SIGNED})
 
+_KEYS = frozenset(
+    ("schemaVersion", "mediaType", "config", "layers", "manifests", "blobs", "subject", "artifactType", "annotations")
+)
+_LOWER_KEYS = frozenset(key.lower() for key in _KEYS)
+
 LARGE = 64 * 1024
 """Bytes of a manifest above which it is parsed in threads, and one at a time: its objects take 25 times its size."""
 
@@ -122,6 +127,10 @@ def read_document(manifest: Manifest) -> Document:
         named = document.get("mediaType")
         if named and named != manifest.media_type:
             raise ManifestInvalid(f"mediaType {named!r} differs from the content type {manifest.media_type!r}")
+        for key in document:
+            # Go's JSON takes keys in any case for the same: what its clients read must be what is judged here.
+            if key not in _KEYS and key.lower() in _LOWER_KEYS:
+                raise ManifestInvalid(f"{key!r} differs from a known key in its case alone")
         reader = _READERS.get(manifest.media_type, _read_unknown)
         try:
             return reader(manifest.media_type, document)
@@ -134,12 +143,20 @@ def _parsed(content: bytes) -> Iterator[Mapping[str, Any]]:
     """The JSON object that a manifest is. NaN and the like, which Python would take, are no JSON."""
     with _one_large if len(content) > LARGE else nullcontext():
         try:
-            document = json.loads(content, parse_constant=_refuse_constant)
+            document = json.loads(content, parse_constant=_refuse_constant, object_pairs_hook=_without_repetition)
         except (ValueError, RecursionError) as error:
             raise ManifestInvalid(f"manifest is not JSON: {error}") from error
         if not isinstance(document, dict):
             raise ManifestInvalid("manifest is not a JSON object")
         yield document
+
+
+def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
+    # Of two of the same key one client reads the first, and another the last.
+    read = dict(pairs)
+    if len(read) != len(pairs):
+        raise ValueError("an object has a key twice")
+    return read
 
 
 def _refuse_constant(name: str) -> Any:

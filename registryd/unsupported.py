@@ -16,7 +16,7 @@ from registryd.reference import Digest, Reference, RepositoryName, Tag
 
 @implementer(IRegistry)
 class UnsupportedRegistry:
-    """Answers everything with Unsupported, or with another error that it is given."""
+    """Answers everything with Unsupported."""
 
     def open_blob(self, name: RepositoryName, digest: Digest) -> Deferred[IBlobReader]:
         return self._refuse()

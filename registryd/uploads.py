@@ -19,16 +19,18 @@ from uuid import uuid4
 import attrs
 from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IProducer, IPushProducer
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from registryd.errors import DigestInvalid, RangeInvalid, StorageFull, UploadUnknown
 from registryd.interfaces import IBlobWriter, IContentWriter, UploadStatus
 from registryd.model import OCTET_STREAM, Descriptor
-from registryd.reference import Digest, Hash, RepositoryName, new_hash
+from registryd.reference import ALGORITHMS, Digest, Hash, RepositoryName, new_hash
 from registryd.storage import layout
 from registryd.storage.tree import Tree
 
+_log = Logger()
 _T = TypeVar("_T")
 
 BATCH = 1024 * 1024
@@ -75,7 +77,10 @@ class _Hashed:
         """The hash of content that is stored already."""
         hashed = cls(algorithm, new_hash(algorithm))
         while hashed.size < content.size:
-            hashed.update([content.read(hashed.size, min(content.size, hashed.size + _READ))])
+            data = content.read(hashed.size, min(content.size, hashed.size + _READ))
+            if not data:
+                raise OSError("an upload's content ended before its size")
+            hashed.update([data])
         return hashed
 
 
@@ -106,11 +111,30 @@ class Uploads:
         purged = 0
         for name in self._tree.repositories(holding="_uploads"):
             for id in self._tree.names(layout.uploads(name)):
-                if self._now() - self._last_used(name, id) > age:
-                    purged += 1
-                    if not dry_run:
-                        self._forget(name, id)
+                try:
+                    purged += self._purge(name, id, age, dry_run)
+                except OSError as error:
+                    _log.warn("{name}: upload session {id} was not purged: {error}", name=name, id=id, error=error)
         return purged
+
+    def _purge(self, name: RepositoryName, id: str, age: float, dry_run: bool) -> bool:
+        """End a session if it is old and nobody is writing to it; whether it is."""
+        if self._now() - self._last_used(name, id) <= age:
+            return False
+        content = None
+        try:
+            content = self._tree.driver.writer(layout.upload_data(name, id), False)
+        except FileNotFoundError:
+            pass  # What has no content is not being written.
+        except BlockingIOError:
+            return False
+        try:
+            if not dry_run:
+                self._forget(name, id)
+        finally:
+            if content is not None:
+                content.close()
+        return True
 
     def _check(self, name: RepositoryName, id: str) -> None:
         known = _ID.fullmatch(id) is not None and id.strip(".") and self._tree.exists(layout.upload_data(name, id))
@@ -120,12 +144,20 @@ class Uploads:
     def _start(self, name: RepositoryName, algorithm: str) -> IBlobWriter:
         hashed = _Hashed(algorithm, new_hash(algorithm))
         id = str(uuid4())
+        try:
+            self._write_started(name, id)
+            content = self._tree.driver.writer(layout.upload_data(name, id), True)
+        except OSError:
+            self._forget(name, id)
+            raise
+        return BlobWriter(self, name, id, content, hashed)
+
+    def _write_started(self, name: RepositoryName, id: str) -> None:
         started = self._tree.driver.writer(layout.upload_started(name, id), True)
         try:
             started.write([datetime.fromtimestamp(self._now(), timezone.utc).strftime("%Y-%m-%dT%H:%M:%SZ").encode()])
         finally:
             started.close()
-        return BlobWriter(self, name, id, self._tree.driver.writer(layout.upload_data(name, id), True), hashed)
 
     def _resume(self, name: RepositoryName, id: str) -> IBlobWriter:
         self._check(name, id)
@@ -136,15 +168,13 @@ class Uploads:
         except BlockingIOError:
             raise RangeInvalid("another request is writing to this upload") from None
         hashed = self._hashed.pop(id, None)
-        if hashed is None or hashed.size != content.size:
-            try:
-                hashed = _Hashed.of(content, hashed.algorithm if hashed else "sha256")
-            except BaseException:
-                content.close()
-                raise
+        if hashed is not None and hashed.size != content.size:
+            hashed = None
         return BlobWriter(self, name, id, content, hashed)
 
-    def _remember(self, id: str, hashed: _Hashed) -> None:
+    def _remember(self, id: str, hashed: _Hashed | None) -> None:
+        if hashed is None:
+            return
         self._hashed[id] = hashed
         while len(self._hashed) > _HASHED_SESSIONS:
             self._hashed.popitem(last=False)
@@ -174,7 +204,7 @@ class Uploads:
         """Make a session's content a blob of its repository; the last step is one that needs no room."""
         content = writer.content
         hashed = writer.hashed
-        if hashed.algorithm != digest.algorithm:
+        if hashed is None or hashed.algorithm != digest.algorithm:
             hashed = _Hashed.of(content, digest.algorithm)
         if hashed.state.hexdigest() != digest.hex:
             self._forget(writer.name, writer.id)
@@ -186,7 +216,10 @@ class Uploads:
             self._forget(writer.name, writer.id)
             raise
         self._tree.write_link(layout.layer_link(writer.name, digest), digest)
-        self._tree.driver.move(layout.upload_data(writer.name, writer.id), layout.blob_data(digest))
+        try:
+            self._tree.driver.move(layout.upload_data(writer.name, writer.id), layout.blob_data(digest))
+        except FileNotFoundError:
+            raise UploadUnknown() from None
         self._forget(writer.name, writer.id)
         return Descriptor(OCTET_STREAM, digest, content.size)
 
@@ -196,7 +229,7 @@ class BlobWriter:
     """One session while a request writes to it; a thread stores and hashes what comes, in batches."""
 
     def __init__(
-        self, uploads: Uploads, name: RepositoryName, id: str, content: IContentWriter, hashed: _Hashed
+        self, uploads: Uploads, name: RepositoryName, id: str, content: IContentWriter, hashed: _Hashed | None
     ) -> None:
         self._uploads = uploads
         self.name = name
@@ -268,9 +301,12 @@ class BlobWriter:
         self._storing.addCallbacks(self._stored, self._failed)
 
     def _append(self, buffers: Sequence[bytes | bytearray | memoryview]) -> None:
-        if buffers:
-            self.content.write(buffers)
-            self.hashed.update(buffers)
+        if not buffers:
+            return
+        if self.hashed is None:
+            self.hashed = _Hashed.of(self.content, ALGORITHMS[0])
+        self.content.write(buffers)
+        self.hashed.update(buffers)
 
     def _stored(self, _: None) -> None:
         self._storing = None

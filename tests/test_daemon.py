@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 from twisted.internet import reactor as installed
 from twisted.internet.defer import Deferred
-from twisted.internet.task import deferLater
+from twisted.internet.task import Clock, deferLater
 from twisted.internet.threads import deferToThread
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import TestCase
@@ -78,7 +78,7 @@ class ServiceCase(TestCase):
         document["http"] = {"draintimeout": "1s", **document["http"]}
         path = Path(self.folder) / "config.yml"
         path.write_text(yaml.safe_dump(document))
-        return RegistryService(load(str(path), environ or {}), reactor, AccessLog(StringIO(), reactor, at_once))
+        return RegistryService(load(str(path), environ or {}), reactor, AccessLog(StringIO(), Clock(), at_once))
 
     def start(self, service: RegistryService) -> str:
         """Where a service listens, as it tells."""

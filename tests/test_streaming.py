@@ -14,6 +14,7 @@ import tempfile
 import termios
 from collections.abc import Callable, Iterable
 from io import StringIO
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -1083,11 +1084,29 @@ class SendFileTests(LoopbackCase):
         self.assertTrue(await self.whole(client, 1_499_999) == CONTENT[1_000_001:2_500_000])
 
     async def test_in_turns(self) -> None:
+        self.patch(sendfile, "TURN", 256 * 1024)
+        self.patch(sendfile, "PIECE", 64 * 1024)
+        marks: list[int] = []
+
+        def watch(request: StreamingRequest) -> None:
+            transport = request.channel.transport
+            start = transport.startWriting
+
+            def start_writing() -> None:
+                # The end of a turn: the reactor goes on with others before it comes back.
+                marks.append(sum(self.calls))
+                start()
+
+            transport.startWriting = start_writing
+
+        self.resource.begun.addCallback(watch)
         client = await self.client()
         client.transport.write(GET)
-        await self.whole(client)
-        self.assertLessEqual(max(self.calls), sendfile.TURN)
-        self.assertGreaterEqual(len(self.calls), 4)
+        self.assertTrue(await self.whole(client) == CONTENT)
+        self.assertLessEqual(max(self.calls), 64 * 1024)
+        turns = [stop - start for start, stop in pairwise([0, *marks, SIZE])]
+        self.assertLessEqual(max(turns), 256 * 1024)
+        self.assertGreaterEqual(len(turns), SIZE // (256 * 1024))
 
     async def test_partial_sends(self) -> None:
         self.resource.span = (7, 2_000_007)

@@ -29,15 +29,15 @@ _PREFIX = re.compile(r"[A-Za-z0-9._~!$&'()*+,;=:@%/-]*")
 _TCP = re.compile(r"(?:\[[0-9A-Fa-f:.]+(?:%[^\s\]]+)?\]|[^\s\[\]:/]*):([0-9]{1,5})", re.ASCII)
 
 
-def http(values: Values, socket_given: bool, remark: Callable[[str], None]) -> Http:
-    """The section's values; with ``socket_given`` it needs no address.
+def http(values: Values, remark: Callable[[str], None]) -> Http:
+    """The section's values; without an address a socket has to be handed over.
 
     Errors:
         ConfigError: a part of it cannot be used.
     """
     limits, defaults = values.section("limits"), Limits()
     return Http(
-        address=_address(values, socket_given),
+        address=_address(values),
         net=values.text("net", "tcp"),
         prefix=_prefix(values),
         host=values.text("host") or None,
@@ -54,10 +54,10 @@ def http(values: Values, socket_given: bool, remark: Callable[[str], None]) -> H
     )
 
 
-def _address(values: Values, socket_given: bool) -> str:
+def _address(values: Values) -> str:
     address = values.text("addr")
-    if not address and not socket_given:
-        raise values.error("addr", "missing: write for example :5000")
+    if not address:
+        return ""
     if values.text("net", "tcp") == "unix":
         if "\0" in address:
             raise values.error("addr", "a path cannot hold a zero byte")

@@ -48,7 +48,7 @@ def load(path: str | None, environ: Mapping[str, str]) -> Config:
     if more:
         reading.remark(f"{source}: what follows its second '---' is not read")
     node = Overlay(ROOT, tuple(variables()), reading.remark).apply(node, environ)
-    return _config(source, reading.section(ROOT, node, ""), reading, "LISTEN_FDS" in environ)
+    return _config(source, reading.section(ROOT, node, ""), reading)
 
 
 def _elsewhere() -> dict[str, str]:
@@ -71,12 +71,12 @@ def _check_version(node: Node, source: str) -> None:
         raise ConfigError(version.origin, "version", f"unsupported version {quoted(str(found))}: use 0.1")
 
 
-def _config(source: str, root: Values, reading: Reading, socket_given: bool) -> Config:
+def _config(source: str, root: Values, reading: Reading) -> Config:
     return Config(
         source=source,
         log=_log(root),
         storage=_storage(root.section("storage")),
-        http=http(root.section("http"), socket_given, reading.remark),
+        http=http(root.section("http"), reading.remark),
         catalog_max_entries=max(root.section("catalog").get("maxentries", int, 0), 0) or 1000,
         tags_max=_tags_max(root.section("tags")),
         validation=_validation(root.section("validation")),

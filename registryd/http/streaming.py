@@ -101,6 +101,8 @@ class StreamingRequest(Request):
             # What follows on this connection is much of a body that nobody wants, or may be none of it.
             self.responseHeaders.setRawHeaders(b"connection", [b"close"])
             self.channel.persistent = False
+        if not self.startedWriting and self.channel.factory.draining:
+            self.responseHeaders.setRawHeaders(b"connection", [b"close"])
         self.channel.resetTimeout()
         super().write(data)
 
@@ -197,8 +199,6 @@ class StreamingChannel(HTTPChannel):
         self._end_deadline()
         request = self.requests[-1]
         self.persistent = self.checkPersistence(request, self._version) and not self.factory.draining
-        if self.factory.draining:
-            request.responseHeaders.setRawHeaders(b"connection", [b"close"])
         request.gotLength(self.length)
         if self.length != 0:
             if self.length is None or self.length > _USUAL_READ:
