@@ -161,7 +161,7 @@ class RefusalTests(ServiceCase):
     def test_no_address_and_no_socket_from_systemd(self) -> None:
         # What systemd has told another process, whose environment this one inherited.
         service = self.service({"LISTEN_FDS": "1"}, http={})
-        self.assertIn("systemd has handed no socket over", self.why_not(service))
+        self.assertIn("http.addr: missing", self.why_not(service))
 
     def test_unix_socket_that_cannot_be(self) -> None:
         path = f"{self.folder}/missing/socket"
@@ -298,7 +298,7 @@ class SystemdTests(ServiceCase):
     SCRIPT = """
 import os, sys
 os.dup2(int(sys.argv[1]), 3)
-os.environ.update(LISTEN_FDS="1", LISTEN_PID=str(os.getpid()))
+os.environ.update(LISTEN_FDS="1", LISTEN_FDNAMES="registryd.socket", LISTEN_PID=str(os.getpid()))
 os.execv(sys.executable, [sys.executable, "-m", "registryd", "serve", sys.argv[2]])
 """
 
