@@ -6,7 +6,7 @@ import click
 from twisted.logger import globalLogBeginner
 
 from registryd.daemon import StartError
-from registryd.tap import Registries, load_all
+from registryd.tap import Registries, load_all, standard_observer
 
 
 @click.group()
@@ -22,8 +22,9 @@ def serve(configs: tuple[str, ...]) -> None:
     from twisted.internet import reactor
 
     try:
-        registries = Registries(load_all(configs), reactor)
-        globalLogBeginner.beginLoggingTo([registries.observer], redirectStandardIO=False)
+        loaded = load_all(configs)
+        registries = Registries(loaded, reactor)
+        globalLogBeginner.beginLoggingTo([standard_observer(loaded[0].log)], redirectStandardIO=False)
         registries.privilegedStartService()
         registries.startService()
     except StartError as error:

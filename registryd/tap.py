@@ -15,14 +15,16 @@ from twisted.application.service import IService, MultiService
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.error import ReactorNotRunning
 from twisted.internet.threads import deferToThreadPool
-from twisted.logger import ILogObserver
+from twisted.logger import ILogObserver, Logger
 from twisted.python import usage
 from twisted.python.components import Componentized
 
-from registryd.config import Config, ConfigError, load
+from registryd.config import Config, ConfigError, Log, load
 from registryd.daemon import RegistryService, StartError
 from registryd.http.accesslog import AccessLog
 from registryd.logs import log_observer
+
+_log = Logger()
 
 
 class Options(usage.Options):
@@ -54,15 +56,30 @@ def load_all(paths: Sequence[str]) -> Sequence[Config]:
         raise StartError(str(error)) from error
 
 
+class _LogLines:
+    """A stream whose lines become events of the log: for a daemon, which has no standard output."""
+
+    def write(self, text: str) -> None:
+        for line in text.splitlines():
+            _log.info("{line}", line=line)
+
+    def flush(self) -> None:
+        """Nothing is held back."""
+
+
+def standard_observer(settings: Log) -> ILogObserver:
+    """What writes the log to standard error."""
+    return log_observer(settings, _own(sys.stderr.fileno()))
+
+
 class Registries(MultiService):
     """The registries of one process. They start all or not at all."""
 
-    def __init__(self, configs: Sequence[Config], reactor: Any) -> None:
+    def __init__(self, configs: Sequence[Config], reactor: Any, access_log: Any = None) -> None:
         super().__init__()
         self._reactor = reactor
-        self.observer = log_observer(configs[0].log, _own(sys.stderr.fileno()))
         in_thread = partial(deferToThreadPool, reactor, reactor.getThreadPool())
-        self._access_log = AccessLog(_own(sys.stdout.fileno()), reactor, in_thread)
+        self._access_log = AccessLog(access_log or _own(sys.stdout.fileno()), reactor, in_thread)
         for config in configs:
             RegistryService(config, reactor, self._access_log).setServiceParent(self)
 
@@ -92,14 +109,15 @@ class _UnderTwistd(Registries):
     """The registries as twistd starts them: its log is ours unless its command line says otherwise."""
 
     def __init__(self, configs: Sequence[Config], reactor: Any, twistd: Any) -> None:
-        super().__init__(configs, reactor)
         self._daemonizes = not twistd.get("nodaemon")
-        self._keeps_log = any(twistd.get(option) for option in ("logfile", "logger", "syslog"))
+        super().__init__(configs, reactor, _LogLines() if self._daemonizes else None)
+        self._keeps_log = self._daemonizes or any(twistd.get(option) for option in ("logfile", "logger", "syslog"))
+        self._log_settings = configs[0].log
 
     def setServiceParent(self, parent: Any) -> None:
         super().setServiceParent(parent)
         if isinstance(parent, Componentized) and not self._keeps_log:
-            parent.setComponent(ILogObserver, self.observer)
+            parent.setComponent(ILogObserver, standard_observer(self._log_settings))
 
     def privilegedStartService(self) -> None:
         with self._one_line():
