@@ -16,11 +16,11 @@ from registryd.config import Config
 from registryd.filters import ReadOnly, Undeletable
 from registryd.http.answers import Urls
 from registryd.http.front import Front, Limits
-from registryd.interfaces import IAccess, IRegistry, IStorageDriver
+from registryd.interfaces import IAccess, InThread, IRegistry, IStorageDriver
 from registryd.local import LocalRegistry
 from registryd.storage.filesystem import FilesystemDriver
 from registryd.storage.memory import MemoryDriver
-from registryd.uploads import InThread, Uploads
+from registryd.uploads import Uploads
 from registryd.validation import Rules
 
 

@@ -10,9 +10,8 @@ from twisted.internet.interfaces import IConsumer, IPushProducer
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from registryd.interfaces import IBlobReader, IContentReader, IFileBlobReader, PeerGone
+from registryd.interfaces import IBlobReader, IContentReader, IFileBlobReader, InThread, PeerGone
 from registryd.model import Descriptor
-from registryd.uploads import InThread
 
 TURN = 256 * 1024
 """Bytes that are read and written at once: what TLS encrypts best, and a slow consumer's share of the memory."""

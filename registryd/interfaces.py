@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from contextlib import AbstractContextManager
+from typing import Any, Protocol, TypeVar
 
 import attrs
 from twisted.internet.defer import Deferred
@@ -12,6 +13,14 @@ from zope.interface import Attribute, Interface
 
 from registryd.model import Descriptor, Manifest
 from registryd.reference import Digest, Reference, RepositoryName, Tag
+
+_T = TypeVar("_T")
+
+
+class InThread(Protocol):
+    """Runs a blocking call off the reactor's thread."""
+
+    def __call__(self, call: Callable[..., _T], /, *args: Any) -> Deferred[_T]: ...
 
 
 @attrs.frozen

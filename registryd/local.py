@@ -30,6 +30,7 @@ from registryd.errors import (
 from registryd.interfaces import (
     IBlobReader,
     IBlobWriter,
+    InThread,
     IRegistry,
     IStorageDriver,
     Page,
@@ -53,7 +54,7 @@ from registryd.promises import Promises
 from registryd.reference import Digest, Reference, RepositoryName, Tag
 from registryd.storage import layout
 from registryd.storage.tree import Tree
-from registryd.uploads import InThread, Uploads, tell_full
+from registryd.uploads import Uploads, tell_full
 from registryd.validation import Rules
 
 _log = Logger()

@@ -13,7 +13,7 @@ from collections import OrderedDict
 from collections.abc import Callable, Sequence
 from datetime import datetime, timezone
 from functools import partial
-from typing import Any, Protocol, TypeVar
+from typing import TypeVar
 from uuid import uuid4
 
 import attrs
@@ -24,7 +24,7 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from registryd.errors import DigestInvalid, RangeInvalid, StorageFull, UploadUnknown
-from registryd.interfaces import IBlobWriter, IContentWriter, UploadStatus
+from registryd.interfaces import IBlobWriter, IContentWriter, InThread, UploadStatus
 from registryd.model import OCTET_STREAM, Descriptor
 from registryd.reference import ALGORITHMS, Digest, Hash, RepositoryName, new_hash
 from registryd.storage import layout
@@ -43,12 +43,6 @@ _HASHED_SESSIONS = 4096
 _READ = 1024 * 1024
 _ID = re.compile(r"[a-zA-Z0-9_.=-]{1,128}", re.ASCII)
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
-
-
-class InThread(Protocol):
-    """Runs a blocking call off the reactor's thread."""
-
-    def __call__(self, call: Callable[..., _T], /, *args: Any) -> Deferred[_T]: ...
 
 
 def tell_full(failure: Failure) -> Failure:

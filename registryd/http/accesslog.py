@@ -13,7 +13,7 @@ from twisted.logger import Logger
 from twisted.web.http import Request
 
 from registryd.http.streaming import shown_peer
-from registryd.uploads import InThread
+from registryd.interfaces import InThread
 
 _log = Logger()
 
