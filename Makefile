@@ -9,9 +9,6 @@ PYTEST := $(BIN)/python -m pytest -n 2 --dist loadgroup
 .PHONY: run test soak lint bench docs clean
 
 run: $(VENV)/.installed
-	mkdir -p var/registry
-	REGISTRY_HTTP_ADDR=$${REGISTRY_HTTP_ADDR:-127.0.0.1:5000} \
-	REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY=$${REGISTRY_STORAGE_FILESYSTEM_ROOTDIRECTORY:-$(CURDIR)/var/registry} \
 	$(BIN)/registryd serve
 
 test: $(VENV)/.test

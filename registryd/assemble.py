@@ -66,7 +66,9 @@ def make_driver(config: Config) -> IStorageDriver:
 
 
 def _filtered(config: Config, registry: IRegistry) -> IRegistry:
-    if config.storage.read_only:
+    mirrors = config.proxy is not None and config.proxy.remote is not None
+    if config.storage.read_only or mirrors:
+        # What mirrors an upstream takes no pushes, and serves what is cached while mirroring is not supported.
         return ReadOnly(registry)
     if not config.storage.delete:
         return Undeletable(registry)

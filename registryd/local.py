@@ -47,6 +47,7 @@ from registryd.model import (
     Manifest,
     is_media_type,
     read_document,
+    refuse_ambiguity,
     told_media_type,
 )
 from registryd.parts import Parts
@@ -285,17 +286,19 @@ class LocalRegistry:
         return Descriptor(OCTET_STREAM, digest, self._driver.stat(layout.blob_data(stored)).size)
 
     def _put_manifest(self, name: RepositoryName, manifest: Manifest, tags: Sequence[Tag]) -> Digest | None:
+        refuse_ambiguity(manifest.content)
         told, _ = told_media_type(manifest.content)
         if not manifest.media_type:
             manifest = Manifest(told, manifest.digest, manifest.content)
         document = read_document(manifest)
         self._rules.check(document, told)
-        began = self._now()
-        self._renew_parts(name, manifest.digest, document)
-        self._driver.put_content(layout.blob_data(manifest.digest), manifest.content)
         subject = document.subject.digest if document.subject else None
         untold = None if told == manifest.media_type else manifest.media_type
-        with self._driver.guard(layout.manifests(name), False):
+        began = self._now()
+        # What this push relies on, and what it writes, is not deleted before its tags stand.
+        with self._driver.guard(layout.repository(name), False):
+            self._renew_parts(name, manifest.digest, document)
+            self._driver.put_content(layout.blob_data(manifest.digest), manifest.content)
             if subject is not None:
                 self._tree.write_link(layout.referrer_link(name, subject, manifest.digest), manifest.digest)
             self._tree.put_revision(name, manifest.digest, untold)
@@ -310,11 +313,16 @@ class LocalRegistry:
         parts = Parts(self._tree, self._promises, self._rules, lambda child: self._load(name, child), name)
         missing = parts.renew(digest, document)
         if missing:
+            # The repository may be none but for the folder that this push holds.
+            self._driver.prune(layout.repository(name), layout.REPOSITORIES)
             raise ManifestBlobUnknown([str(part) for part in missing])
 
     def _delete_blob(self, name: RepositoryName, digest: Digest) -> None:
+        if not self._tree.exists(layout.layer_link(name, digest)):
+            raise self._unknown(name, BlobUnknown(detail={"digest": str(digest)}))
         try:
-            self._tree.delete_link(layout.layer_link(name, digest), layout.layers(name))
+            with self._driver.guard(layout.repository(name), True):
+                self._tree.delete_link(layout.layer_link(name, digest), layout.layers(name))
         except FileNotFoundError:
             raise self._unknown(name, BlobUnknown(detail={"digest": str(digest)})) from None
 
@@ -322,8 +330,8 @@ class LocalRegistry:
         if not self._tree.exists(layout.revision_link(name, digest)):
             raise self._unknown(name, ManifestUnknown(detail={"reference": str(digest)}))
         subject = self._subject_of(name, digest)
-        # A push that has written the revision has its tag to come, and one may be retagging what is deleted here.
-        with self._driver.guard(layout.manifests(name), True):
+        # A push may have written the revision with its tags to come, or be moving a tag away from what is deleted here.
+        with self._driver.guard(layout.repository(name), True):
             for tag in self._tree.tags(name):
                 if self._tree.tag(name, tag) == digest:
                     self._tree.delete_tag(name, tag)
@@ -338,7 +346,7 @@ class LocalRegistry:
         if not self._tree.exists(layout.tag_link(name, tag)):
             raise self._unknown(name, ManifestUnknown(detail={"reference": tag}))
         try:
-            with self._driver.guard(layout.manifests(name), True):
+            with self._driver.guard(layout.repository(name), True):
                 self._tree.delete_tag(name, tag)
         except FileNotFoundError:
             raise self._unknown(name, ManifestUnknown(detail={"reference": tag})) from None

@@ -35,6 +35,9 @@ _KEYS = frozenset(
 )
 _LOWER_KEYS = frozenset(key.lower() for key in _KEYS)
 
+MOST_VALUES = 250_000
+"""Values of a manifest: one of 4 MiB has half as many if it is nothing but descriptors."""
+
 LARGE = 64 * 1024
 """Bytes of a manifest above which it is parsed in threads, and one at a time: its objects take 25 times its size."""
 
@@ -127,10 +130,6 @@ def read_document(manifest: Manifest) -> Document:
         named = document.get("mediaType")
         if named and named != manifest.media_type:
             raise ManifestInvalid(f"mediaType {named!r} differs from the content type {manifest.media_type!r}")
-        for key in document:
-            # Go's JSON takes keys in any case for the same: what its clients read must be what is judged here.
-            if key not in _KEYS and key.lower() in _LOWER_KEYS:
-                raise ManifestInvalid(f"{key!r} differs from a known key in its case alone")
         reader = _READERS.get(manifest.media_type, _read_unknown)
         try:
             return reader(manifest.media_type, document)
@@ -138,12 +137,31 @@ def read_document(manifest: Manifest) -> Document:
             raise ManifestInvalid(f"a descriptor's digest is invalid or unsupported: {error.detail}") from error
 
 
+def refuse_ambiguity(content: bytes) -> None:
+    """Refuse to be pushed what clients read in different ways, or what costs more to read than any manifest.
+
+    Errors:
+        ManifestInvalid: a key stands twice, or differs from a known one in its case, which Go's clients do not see; or
+            there are more values than a manifest has.
+    """
+    if content.count(b",") + content.count(b"[") + content.count(b"{") > MOST_VALUES:
+        raise ManifestInvalid(f"manifest has more than {MOST_VALUES} values")
+    with _one_large if len(content) > LARGE else nullcontext():
+        try:
+            document = json.loads(content, object_pairs_hook=_without_repetition)
+        except (ValueError, RecursionError) as error:
+            raise ManifestInvalid(f"manifest is not JSON: {error}") from error
+        for key in document if isinstance(document, dict) else ():
+            if key not in _KEYS and key.lower() in _LOWER_KEYS:
+                raise ManifestInvalid(f"{key!r} differs from a known key in its case alone")
+
+
 @contextmanager
 def _parsed(content: bytes) -> Iterator[Mapping[str, Any]]:
     """The JSON object that a manifest is. NaN and the like, which Python would take, are no JSON."""
     with _one_large if len(content) > LARGE else nullcontext():
         try:
-            document = json.loads(content, parse_constant=_refuse_constant, object_pairs_hook=_without_repetition)
+            document = json.loads(content, parse_constant=_refuse_constant)
         except (ValueError, RecursionError) as error:
             raise ManifestInvalid(f"manifest is not JSON: {error}") from error
         if not isinstance(document, dict):

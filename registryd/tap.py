@@ -5,16 +5,14 @@ from __future__ import annotations
 import os
 import signal
 import sys
-from collections.abc import Iterator, Sequence
+from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
-from functools import partial
 from types import FrameType
 from typing import Any, NoReturn
 
 from twisted.application.service import IService, MultiService
 from twisted.internet.defer import maybeDeferred
 from twisted.internet.error import ReactorNotRunning
-from twisted.internet.threads import deferToThreadPool
 from twisted.logger import ILogObserver, Logger
 from twisted.python import usage
 from twisted.python.components import Componentized
@@ -56,15 +54,21 @@ def load_all(paths: Sequence[str]) -> Sequence[Config]:
         raise StartError(str(error)) from error
 
 
-class _LogLines:
-    """A stream whose lines become events of the log: for a daemon, which has no standard output."""
+def _log_lines(text: str) -> None:
+    """Let lines become events of the log: for a daemon, which has no standard output."""
+    for line in text.splitlines():
+        _log.info("{line}", line=line)
 
-    def write(self, text: str) -> None:
-        for line in text.splitlines():
-            _log.info("{line}", line=line)
 
-    def flush(self) -> None:
-        """Nothing is held back."""
+def _to_descriptor(descriptor: int) -> Callable[[str], None]:
+    """Writes text to a descriptor, without a buffer whose lock would outlive a write that never ends."""
+
+    def write(text: str) -> None:
+        data = text.encode("utf-8")
+        while data:
+            data = data[os.write(descriptor, data) :]
+
+    return write
 
 
 def standard_observer(settings: Log) -> ILogObserver:
@@ -75,11 +79,12 @@ def standard_observer(settings: Log) -> ILogObserver:
 class Registries(MultiService):
     """The registries of one process. They start all or not at all."""
 
-    def __init__(self, configs: Sequence[Config], reactor: Any, access_log: Any = None) -> None:
+    def __init__(
+        self, configs: Sequence[Config], reactor: Any, write_access: Callable[[str], None] | None = None
+    ) -> None:
         super().__init__()
         self._reactor = reactor
-        in_thread = partial(deferToThreadPool, reactor, reactor.getThreadPool())
-        self._access_log = AccessLog(access_log or _own(sys.stdout.fileno()), reactor, in_thread)
+        self._access_log = AccessLog(write_access or _to_descriptor(os.dup(sys.stdout.fileno())), reactor)
         for config in configs:
             RegistryService(config, reactor, self._access_log).setServiceParent(self)
 
@@ -88,7 +93,7 @@ class Registries(MultiService):
         self._reactor.callWhenRunning(self._stop_quietly)
 
     def stopService(self) -> Any:
-        return maybeDeferred(super().stopService).addCallback(lambda _: self._access_log.flush())
+        return maybeDeferred(super().stopService).addCallback(lambda _: self._access_log.close())
 
     def _stop_quietly(self) -> None:
         """Let SIGTERM end the process with success, once all is drained, instead of by the signal."""
@@ -110,7 +115,7 @@ class _UnderTwistd(Registries):
 
     def __init__(self, configs: Sequence[Config], reactor: Any, twistd: Any) -> None:
         self._daemonizes = not twistd.get("nodaemon")
-        super().__init__(configs, reactor, _LogLines() if self._daemonizes else None)
+        super().__init__(configs, reactor, _log_lines if self._daemonizes else None)
         self._keeps_log = self._daemonizes or any(twistd.get(option) for option in ("logfile", "logger", "syslog"))
         self._log_settings = configs[0].log
 

@@ -27,7 +27,7 @@ from registryd.daemon import RegistryService, StartError
 from registryd.http.accesslog import AccessLog
 from registryd.storage.filesystem import FilesystemDriver
 from tests.test_streaming import ChannelCase, answer
-from tests.values import Sink, at_once
+from tests.values import Sink
 
 reactor: Any = installed
 PING = b"GET /v2/ HTTP/1.1\r\nHost: h\r\nConnection: close\r\n\r\n"
@@ -78,7 +78,7 @@ class ServiceCase(TestCase):
         document["http"] = {"draintimeout": "1s", **document["http"]}
         path = Path(self.folder) / "config.yml"
         path.write_text(yaml.safe_dump(document))
-        return RegistryService(load(str(path), environ or {}), reactor, AccessLog(StringIO(), Clock(), at_once))
+        return RegistryService(load(str(path), environ or {}), reactor, AccessLog(StringIO().write, Clock()))
 
     def start(self, service: RegistryService) -> str:
         """Where a service listens, as it tells."""

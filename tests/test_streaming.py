@@ -995,9 +995,7 @@ class LoopbackCase(TestCase):
         self.log = StringIO()
         self.clients: list[Client] = []
         self.addCleanup(self.part)
-        self.site = RegistrySite(
-            self.resource, self.clock, HEADER_LIMIT, IDLE, AccessLog(self.log, self.clock, at_once)
-        )
+        self.site = RegistrySite(self.resource, self.clock, HEADER_LIMIT, IDLE, AccessLog(self.log.write, self.clock))
 
     def file_reader(self) -> IBlobReader:
         reader = blob_reader(Descriptor(OCTET_STREAM, Digest.of(b""), SIZE), self.driver.reader("/a"), at_once)

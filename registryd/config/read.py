@@ -23,9 +23,9 @@ EMBEDDED = """\
 version: 0.1
 storage:
   filesystem:
-    rootdirectory: /var/lib/registry
+    rootdirectory: ./var/registry
 http:
-  addr: :5000
+  addr: 127.0.0.1:5000
 """
 """The configuration of a daemon that is given none."""
 _THREADS_LEAST, _THREADS = 25, 100

@@ -1,19 +1,22 @@
-"""The access log: a line for each answer, in Apache's combined format, written in threads.
+"""The access log: a line for each answer, in Apache's combined format, written by a thread of its own.
 
-Whoever reads the log may stop reading, and the disk that it goes to may be full: no request waits for either.
+Whoever reads the log may stop reading, and the disk that it goes to may be full: no request waits for either, nor does
+the end of the process.
 """
 
 from __future__ import annotations
 
 import time
-from typing import Any, TextIO
+from collections.abc import Callable
+from queue import SimpleQueue
+from threading import Thread
+from typing import Any
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.web.http import Request
 
 from registryd.http.streaming import shown_peer
-from registryd.interfaces import InThread
 
 _log = Logger()
 
@@ -23,17 +26,23 @@ DELAY = 0.1
 MOST_LINES = 20_000
 """Lines that wait for a slow reader of the log; what comes beyond is counted, and dropped."""
 
+LAST_WRITE = 1.0
+"""Seconds that the end of the process waits for the last lines."""
+
 
 class AccessLog:
-    """Writes the access log of some sites to a stream."""
+    """Writes the access log of some sites. ``write`` takes text; it may block, and raise OSError."""
 
-    def __init__(self, stream: TextIO, clock: IReactorTime, in_thread: InThread) -> None:
-        self._stream = stream
+    def __init__(self, write: Callable[[str], None], clock: IReactorTime) -> None:
+        self._write = write
         self._clock = clock
-        self._in_thread = in_thread
         self._lines: list[str] = []
-        self._dropped = 0
+        self._written: SimpleQueue[bool] = SimpleQueue()
+        self._to_write: SimpleQueue[str | None] = SimpleQueue()
+        self._thread: Thread | None = None
         self._is_due = False
+        self._is_writing = False
+        self._dropped = 0
         self._second = 0
         self._shown_second = ""
 
@@ -52,29 +61,42 @@ class AccessLog:
             self._is_due = True
             self._clock.callLater(DELAY, self._flush)
 
-    def flush(self) -> None:
-        """Write what waits at once: for the end of the process."""
-        lines, self._lines = self._lines, []
-        self._write(lines)
+    def close(self) -> None:
+        """Write what waits, if that is soon done: for the end of the process."""
+        self._hand_over()
+        self._to_write.put(None)
+        if self._thread is not None:
+            self._thread.join(LAST_WRITE)
 
     def _flush(self) -> None:
-        lines, self._lines = self._lines, []
-        self._in_thread(self._write, lines).addCallback(self._written)
-
-    def _written(self, _: None) -> None:
-        self._is_due = bool(self._lines)
-        if self._is_due:
+        self._is_due = False
+        if self._is_writing and self._written.empty():
+            self._is_due = True
             self._clock.callLater(DELAY, self._flush)
+            return
+        if self._is_writing and not self._written.get():
+            _log.warn("lines of the access log could not be written")
         if self._dropped:
             _log.warn("the access log is not read: {count} lines were dropped", count=self._dropped)
             self._dropped = 0
+        self._hand_over()
 
-    def _write(self, lines: list[str]) -> None:
-        try:
-            self._stream.write("".join(lines))
-            self._stream.flush()
-        except (OSError, ValueError):
-            self._dropped += len(lines)
+    def _hand_over(self) -> None:
+        # The thread starts with the first lines: one that was there before a daemon left its parent would be gone.
+        if self._thread is None:
+            self._thread = Thread(target=self._run, name="access log", daemon=True)
+            self._thread.start()
+        lines, self._lines = self._lines, []
+        self._is_writing = True
+        self._to_write.put("".join(lines))
+
+    def _run(self) -> None:
+        while (text := self._to_write.get()) is not None:
+            try:
+                self._write(text)
+                self._written.put(True)
+            except OSError:
+                self._written.put(False)
 
     def _now(self) -> str:
         second = int(time.time())

@@ -355,6 +355,9 @@ class StreamingChannel(HTTPChannel):
         return may_proceed
 
     def _respondToBadRequestAndDisconnect(self) -> None:
+        if self._answered is not None:
+            self.loseConnection()
+            return
         is_head = getattr(self, "_command", b"") == b"HEAD" or self._last_read.startswith(b"HEAD ")
         self.transport.writeSequence(
             [

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import signal
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -90,4 +91,5 @@ def test_the_daemon_ends_though_its_log_is_not_read(stalled: Daemon) -> None:
     for _ in range(4 * PIPE // len(LONG)):
         client.get("/v2/", {"User-Agent": LONG}).is_(200)
     client.close()
-    stalled.terminate()
+    os.kill(stalled.pid, signal.SIGTERM)
+    assert stalled.wait(10) == 0
