@@ -1,0 +1,98 @@
+"""Manifests whose JSON different readers read differently, or that cost much to read."""
+
+from __future__ import annotations
+
+import json
+from pathlib import Path
+
+import pytest
+
+from tests.daemon import Daemon
+
+from .content import OCI_INDEX, OCI_MANIFEST, Repository, descriptor, digest_of, image, index
+from .wire import Client
+
+HEADS = 10
+SECONDS = 0.3
+"""CPU seconds that some HEADs of a large manifest may cost; to parse it once takes some tenths."""
+
+
+def _cpu(daemon: Daemon) -> float:
+    fields = Path(f"/proc/{daemon.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / 100
+
+
+def _artifact(subject: dict[str, object], annotations: str) -> bytes:
+    document = {
+        "schemaVersion": 2,
+        "mediaType": OCI_INDEX,
+        "artifactType": "application/x.test",
+        "manifests": [],
+        "subject": subject,
+    }
+    return json.dumps(document).encode()[:-1] + b', "annotations": ' + annotations.encode() + b"}"
+
+
+def test_heads_of_a_large_index_are_cheap(daemon: Daemon, repo: Repository) -> None:
+    content = b'{"schemaVersion":2,"manifests":[],"x":[' + b",".join([b"[]"] * 1_300_000) + b"]}"
+    repo.put("large", content, OCI_INDEX).is_(201)
+    target = repo.path("manifests/large")
+    assert repo.client.head(target).is_(200).header("Content-Type") == OCI_INDEX
+    before = _cpu(daemon)
+    for _ in range(HEADS):
+        answer = repo.client.head(target).is_(200)
+        assert int(answer.header("Content-Length")) == len(content)
+    assert _cpu(daemon) - before < SECONDS
+
+
+@pytest.mark.parametrize("told", [r'"\ud800"', r'"a/b\r\nX: 1"', r'"a/b\u0000"', '"text"', '"a/b c"', '""', "7", "[]"])
+def test_a_media_type_that_is_none(repo: Repository, client: Client, told: str) -> None:
+    content = b'{"schemaVersion": 2, "manifests": [], "mediaType": ' + told.encode() + b"}"
+    answer = repo.put("latest", content, None)
+    if answer.status == 201:
+        # What is taken without a type that can be told can be pulled, as a type that can.
+        media_type = repo.get("latest").is_(200).header("Content-Type")
+        assert media_type == OCI_INDEX or media_type == "application/octet-stream"
+    else:
+        answer.refuses(400, "MANIFEST_INVALID")
+        repo.get("latest").refuses(404)
+
+
+@pytest.mark.parametrize(
+    "annotations", ['{"a": NaN}', '{"a": Infinity}', '{"a": -Infinity}', '{"a": 1}', '{"a": null}', '{"a": {}}', "[]"]
+)
+def test_annotations_that_are_no_strings_break_no_list(repo: Repository, annotations: str) -> None:
+    subject = repo.image("latest")
+    good = _artifact(subject.descriptor(), '{"a": "b"}')
+    repo.put(digest_of(good), good, OCI_INDEX).is_(201)
+    bad = _artifact(subject.descriptor(), annotations)
+    repo.put(digest_of(bad), bad, OCI_INDEX).refuses(400, "MANIFEST_INVALID")
+    listed = repo.client.get(repo.path(f"referrers/{subject.digest}")).is_(200)
+    document = json.loads(listed.body, parse_constant=pytest.fail)
+    assert [entry["digest"] for entry in document["manifests"]] == [digest_of(good)]
+
+
+def test_keys_that_are_there_twice(repo: Repository) -> None:
+    config, layer, other = repo.config(), repo.layer(), repo.layer()
+    whole = json.dumps(image(config, layer))
+    for more in (f'"layers": {json.dumps([other])}', f'"config": {json.dumps(config)}', '"x": {"a": 1, "a": 2}'):
+        content = f"{whole[:-1]}, {more}}}".encode()
+        repo.put("latest", content, OCI_MANIFEST).refuses(400, "MANIFEST_INVALID")
+    repo.get("latest").refuses(404)
+
+
+@pytest.mark.parametrize("key", ["Layers", "LAYERS", "Config", "Manifests", "MediaType", "schemaversion", "Subject"])
+def test_keys_that_differ_in_case(repo: Repository, key: str) -> None:
+    document = {**image(repo.config(), repo.layer()), key: []}
+    repo.put("latest", json.dumps(document).encode(), OCI_MANIFEST).refuses(400, "MANIFEST_INVALID")
+    repo.get("latest").refuses(404)
+
+
+def test_keys_of_an_index_that_differ_in_case(repo: Repository) -> None:
+    document = {**index(repo.image().descriptor()), "Manifests": [descriptor(b"nowhere", OCI_MANIFEST)]}
+    repo.put("latest", json.dumps(document).encode(), OCI_INDEX).refuses(400, "MANIFEST_INVALID")
+
+
+def test_other_keys_are_taken(repo: Repository) -> None:
+    document = {**image(repo.config(), repo.layer()), "x": {"layers": 1, "Layers": 2}, "X-Layers": []}
+    repo.put("latest", json.dumps(document).encode(), OCI_MANIFEST).is_(201)
