@@ -20,7 +20,7 @@ from registryd.storage import layout
 from registryd.storage.filesystem import FilesystemDriver
 from tests.values import LATEST, NAME, image, local_registry, put_blob
 
-STOLEN = 0.3
+STOLEN = 0.2
 """Seconds that a call gets to come between; one that nothing holds up takes some milliseconds."""
 
 ROUNDS = 25
@@ -55,19 +55,18 @@ class Call(threading.Thread):
         super().__init__(daemon=True)
         self._call = call
         self._arguments = arguments
-        self.errors: list[BaseException] = []
+        self.errors: list[BaseException | None] = []
 
     def run(self) -> None:
-        self._call(*self._arguments).addErrback(lambda failure: self.errors.append(failure.value))
+        self._call(*self._arguments).addErrback(self._failed)
+
+    def _failed(self, failure: Failure) -> None:
+        self.errors.append(failure.value)
 
     def come_between(self) -> None:
         """Start, and go on once it is done or seen to wait."""
         self.start()
         self.join(STOLEN)
-
-
-def _none(failure: Failure) -> None:
-    failure.trap(ManifestUnknown)
 
 
 class DeletionRaces(SynchronousTestCase):
@@ -96,9 +95,12 @@ class DeletionRaces(SynchronousTestCase):
     def resolves(self, tag: Tag) -> Digest | None:
         """What a tag names, or None where it cannot be pulled."""
         found: list[Digest | None] = []
-        self.registry.get_manifest(NAME, tag).addCallbacks(
-            lambda manifest: found.append(manifest.digest), lambda failure: found.append(_none(failure))
-        )
+
+        def missing(failure: Failure) -> None:
+            failure.trap(ManifestUnknown)
+            found.append(None)
+
+        self.registry.get_manifest(NAME, tag).addCallbacks(lambda manifest: found.append(manifest.digest), missing)
         return found[0]
 
     def test_a_tag_that_moves_while_its_manifest_is_deleted(self) -> None:

@@ -115,10 +115,13 @@ class Uploads:
             raise SizeInvalid(detail={"Content-Length": length, "Content-Range": span.size})
         if self.limit is not None and length is not None and began + length > self.limit:
             raise UploadTooLarge()
-        limited = _Limited(writer, self.limit)
-        await request.body.deliver_to(limited)
-        if limited.exceeded:
-            raise UploadTooLarge()
+        if self.limit is None:
+            await request.body.deliver_to(writer)
+        else:
+            limited = _Limited(writer, self.limit)
+            await request.body.deliver_to(limited)
+            if limited.exceeded:
+                raise UploadTooLarge()
         if span is not None and writer.size != began + span.size:
             raise SizeInvalid(detail={"received": writer.size - began, "Content-Range": span.size})
 
@@ -138,7 +141,7 @@ class Uploads:
 class _Limited:
     """Passes a body on to a session until that would be larger than the limit."""
 
-    def __init__(self, writer: IBlobWriter, limit: int | None) -> None:
+    def __init__(self, writer: IBlobWriter, limit: int) -> None:
         self.exceeded = False
         self._writer = writer
         self._limit = limit
@@ -153,7 +156,7 @@ class _Limited:
         self._writer.unregisterProducer()
 
     def write(self, data: bytes | memoryview) -> None:
-        if self._limit is not None and self._writer.size + len(data) > self._limit:
+        if self._writer.size + len(data) > self._limit:
             self.exceeded = True
             if self._producer is not None:
                 self._producer.stopProducing()

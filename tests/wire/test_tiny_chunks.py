@@ -51,7 +51,7 @@ def test_chunks_of_one_byte(daemon: Daemon, repo: Repository) -> None:
 
 
 def test_others_are_answered_meanwhile(daemon: Daemon, repo: Repository) -> None:
-    content = random_bytes(SIZE // 2)
+    content = random_bytes(SIZE // 4)
     location = repo.start()
     body = _one_by_one(content)
     with Connection(daemon.address, timeout=60) as connection:
