@@ -209,6 +209,8 @@ class Uploads:
             # What is lost is told once: another sync would succeed, and the blob be gone after a power cut.
             self._forget(writer.name, writer.id)
             raise
+        if not self._tree.exists(layout.upload_data(writer.name, writer.id)):
+            raise UploadUnknown()
         self._tree.write_link(layout.layer_link(writer.name, digest), digest)
         try:
             self._tree.driver.move(layout.upload_data(writer.name, writer.id), layout.blob_data(digest))
