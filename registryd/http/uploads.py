@@ -95,7 +95,12 @@ class Uploads:
         A client that leaves half-way finds in the session what came; a chunk that is not what it says leaves nothing.
         """
         span = content_range(request)
-        writer = await registry.resume_upload(name, id)
+        try:
+            writer = await registry.resume_upload(name, id)
+        except RangeInvalid:
+            status = await registry.upload_status(name, id)
+            self._session(request, name, id, status.size, 416)
+            raise
         began = writer.size
         try:
             await self._fill(writer, request, span)
