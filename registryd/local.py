@@ -8,10 +8,8 @@ from __future__ import annotations
 
 import json
 from bisect import bisect_right
-from collections import OrderedDict
 from collections.abc import Callable, Iterable, Sequence
 from itertools import islice
-from threading import Lock
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -39,6 +37,7 @@ from registryd.interfaces import (
     Stat,
     UploadStatus,
 )
+from registryd.manifestcache import ManifestCache
 from registryd.model import (
     LARGE,
     OCTET_STREAM,
@@ -74,36 +73,6 @@ SLOW_PUSH = 0.1
 """A push that took longer than this part of the grace renews once more what it relies on."""
 
 
-class _ManifestCache:
-    """The manifests that were read last, up to a number of bytes; any thread may use it.
-
-    Each has the type that its bytes tell; where they do not name it, a repository can know another.
-    """
-
-    def __init__(self, limit: int) -> None:
-        self._limit = limit
-        self._size = 0
-        self._entries: OrderedDict[Digest, tuple[Manifest, bool]] = OrderedDict()
-        self._lock = Lock()
-
-    def get(self, digest: Digest) -> tuple[Manifest, bool] | None:
-        """A manifest, and whether it names its own type."""
-        with self._lock:
-            entry = self._entries.get(digest)
-            if entry is not None:
-                self._entries.move_to_end(digest)
-            return entry
-
-    def put(self, manifest: Manifest, named: bool) -> None:
-        with self._lock:
-            if manifest.digest in self._entries:
-                return
-            self._entries[manifest.digest] = manifest, named
-            self._size += len(manifest.content)
-            while self._size > self._limit:
-                self._size -= len(self._entries.popitem(last=False)[1][0].content)
-
-
 @implementer(IRegistry)
 class LocalRegistry:
     """A registry over a storage driver; see IRegistry for what its methods do."""
@@ -118,7 +87,7 @@ class LocalRegistry:
         self._in_thread = in_thread
         self._now = now
         self._promises = Promises.for_grace(driver, now, grace)
-        self._manifests = _ManifestCache(CACHED_MANIFESTS)
+        self._manifests = ManifestCache(CACHED_MANIFESTS)
         self.uploads = Uploads(self._tree, in_thread, now)
 
     def _read(self, call: Callable[..., _T], *arguments: Any) -> Deferred[_T]:
