@@ -235,13 +235,10 @@ def _read_unknown(media_type: str, document: Mapping[str, Any]) -> Document:
 
 
 _READERS: Final = {
-    OCI_MANIFEST: _read_image,
-    DOCKER_MANIFEST: _read_image,
-    OCI_INDEX: _read_index,
-    DOCKER_LIST: _read_index,
+    **dict.fromkeys(IMAGES, _read_image),
+    **dict.fromkeys(INDEXES, _read_index),
+    **dict.fromkeys(SCHEMA1, _read_schema1),
     OCI_ARTIFACT: _read_artifact,
-    DOCKER_SCHEMA1: _read_schema1,
-    DOCKER_SCHEMA1_SIGNED: _read_schema1,
 }
 
 
