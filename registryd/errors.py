@@ -63,6 +63,19 @@ class Unavailable(RegistryError):
     message = "service unavailable"
 
 
+class UpstreamUnavailable(Unavailable):
+    """An upstream cannot answer now; ``str`` of it says why, for logs and warnings.
+
+    ``retry_after`` are the seconds for which the upstream wants to be left alone, where it says so.
+    """
+
+    message = "the upstream is unavailable"
+
+    def __init__(self, message: str | None = None, *, retry_after: float | None = None) -> None:
+        super().__init__(message)
+        self.retry_after = retry_after
+
+
 class StorageFull(Unavailable):
     """The storage has no room: what was being written is not kept, what was acknowledged is."""
 

@@ -25,10 +25,14 @@ class InThread(Protocol):
 
 @attrs.frozen
 class Page:
-    """A part of an ordered list of names; ``more`` tells whether names come after the last of these."""
+    """A part of an ordered list of names; ``more`` tells whether names come after the last of these.
+
+    ``warning`` is what whoever asked for it should know: that it may be out of date, say.
+    """
 
     names: Sequence[str]
     more: bool
+    warning: str | None = attrs.field(default=None, eq=False, kw_only=True)
 
 
 @attrs.frozen
@@ -42,10 +46,14 @@ class Referrer:
 
 @attrs.frozen
 class ReferrerPage:
-    """A part of the referrers of a subject; ``more`` tells whether others come after the last of these."""
+    """A part of the referrers of a subject; ``more`` tells whether others come after the last of these.
+
+    ``warning``: as a page of names'.
+    """
 
     referrers: Sequence[Referrer]
     more: bool
+    warning: str | None = attrs.field(default=None, eq=False, kw_only=True)
 
 
 @attrs.frozen
@@ -253,6 +261,73 @@ class ILister(Interface):
 
 class IRegistry(IReader, IWriter, IDeleter, ILister):
     """A registry: a local store, a filter before another registry, later an upstream and a cache."""
+
+
+class IFetch(Interface):
+    """A blob on its way from an upstream: the head of its answer has come, the body waits."""
+
+    start: int = Attribute("the offset of the first byte that comes: 0 where the upstream does not resume")
+    size: int | None = Attribute("the size of the whole blob in bytes, or None where the upstream does not tell it")
+
+    def deliver_to(consumer: IViewConsumer) -> Deferred[None]:
+        """Write the bytes from ``start`` to a consumer, as fast as it takes them; fires when the answer has ended.
+
+        The consumer stops the fetch by ``stopProducing``.
+
+        Errors:
+            UpstreamUnavailable: the upstream broke off or dawdled; the consumer has got a part.
+            PeerGone: the consumer wants no more.
+        """
+
+    def abandon() -> None:
+        """Give up what was not delivered, and the connection with it. Giving up twice, or the end, is allowed."""
+
+
+class IUpstream(Interface):
+    """Another registry, reached over HTTP. Names are those that it knows its repositories by.
+
+    Errors (of all methods):
+        UpstreamUnavailable: it cannot be reached, is slow, refuses the login, answers 429, 5xx or nonsense, or is left
+            alone for a while because it did so lately.
+    """
+
+    def resolve_manifest(name: RepositoryName, reference: Reference) -> Deferred[Descriptor]:
+        """What a manifest is, by HEAD, which upstreams do not count; by GET where HEAD does not tell.
+
+        Errors:
+            ManifestUnknown: the upstream does not hold it.
+        """
+
+    def get_manifest(name: RepositoryName, reference: Reference) -> Deferred[Manifest]:
+        """A manifest as the upstream holds it; its digest is checked where the reference is one.
+
+        Errors:
+            ManifestUnknown: the upstream does not hold it.
+        """
+
+    def resolve_blob(name: RepositoryName, digest: Digest) -> Deferred[Descriptor]:
+        """What a blob is, by HEAD; of a size that the upstream told.
+
+        Errors:
+            BlobUnknown: the upstream does not hold it, or does not tell.
+        """
+
+    def fetch_blob(name: RepositoryName, digest: Digest, start: int) -> Deferred[IFetch]:
+        """A blob from an offset on, as far as the upstream resumes; its bytes are not checked here.
+
+        Errors:
+            BlobUnknown: the upstream does not hold it.
+        """
+
+    def tags(name: RepositoryName) -> Deferred[Sequence[str]]:
+        """All tags of a repository, in the order of their bytes.
+
+        Errors:
+            NameUnknown: the upstream has no such repository.
+        """
+
+    def referrers(name: RepositoryName, subject: Digest) -> Deferred[Sequence[Referrer]]:
+        """All that refers to a subject, in the order of digests: by the API, else by the tag schema."""
 
 
 class IAccess(Interface):

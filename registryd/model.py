@@ -48,11 +48,15 @@ _DIGEST_TEXT = re.compile(r"\b(?:sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128})\b", r
 
 @attrs.frozen
 class Descriptor:
-    """What content is: its type, identity and size in bytes."""
+    """What content is: its type, identity and size in bytes.
+
+    ``warning`` is what whoever asked for it should know of the answer: that it may be out of date, say.
+    """
 
     media_type: str
     digest: Digest
     size: int
+    warning: str | None = attrs.field(default=None, eq=False, kw_only=True)
 
 
 @attrs.frozen
@@ -68,16 +72,17 @@ class Part:
 class Manifest:
     """A manifest's bytes as they were pushed, with the type and digest that they are known by.
 
-    ``media_type`` is empty where a client that pushes does not say.
+    ``media_type`` is empty where a client that pushes does not say. ``warning``: as a descriptor's.
     """
 
     media_type: str
     digest: Digest
     content: bytes = attrs.field(repr=False)
+    warning: str | None = attrs.field(default=None, eq=False, kw_only=True)
 
     @property
     def descriptor(self) -> Descriptor:
-        return Descriptor(self.media_type, self.digest, len(self.content))
+        return Descriptor(self.media_type, self.digest, len(self.content), warning=self.warning)
 
 
 @attrs.frozen

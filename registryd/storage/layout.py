@@ -12,7 +12,12 @@
                 tags/<tag>/current/link                                 what a tag names
                 tags/<tag>/index/<alg>/<hex>/link                       what a tag has named
                 referrers/<alg>/<subject>/<alg>/<hex>/link          *   a manifest whose subject is that one
+                tags/<tag>/checked                                  *   a mirrored tag: its time is that of the last check
             _uploads/<id>/data, startedat                               an upload session
+            _uploads/<alg>-<hex>/data                               *   a blob on its way from an upstream
+            _mirror                                                 *   the repository mirrors the upstream that it names
+            _upstream/tags, referrers/<alg>/<hex>                   *   lists that the upstream told, and when
+        _trash/<run>/                                               *   what a run of the collector has set aside
 
 ``<hh>`` are the first two digits of ``<hex>``; a link holds a digest as text, without a newline. All but the lines
 marked * is CNCF Distribution's, which does not see the rest.
@@ -28,6 +33,7 @@ from registryd.reference import Digest, RepositoryName, Tag
 
 ROOT: Final = "/docker/registry/v2"
 REPOSITORIES: Final = f"{ROOT}/repositories"
+TRASH: Final = f"{ROOT}/_trash"
 
 
 def blob_data(digest: Digest) -> str:
@@ -100,3 +106,24 @@ def upload_data(name: RepositoryName, id: str) -> str:
 
 def upload_started(name: RepositoryName, id: str) -> str:
     return f"{REPOSITORIES}/{name}/_uploads/{id}/startedat"
+
+
+def tag_checked(name: RepositoryName, tag: Tag) -> str:
+    return f"{REPOSITORIES}/{name}/_manifests/tags/{tag}/checked"
+
+
+def mirror(name: RepositoryName) -> str:
+    return f"{REPOSITORIES}/{name}/_mirror"
+
+
+def upstream_tags(name: RepositoryName) -> str:
+    return f"{REPOSITORIES}/{name}/_upstream/tags"
+
+
+def upstream_referrers(name: RepositoryName, subject: Digest) -> str:
+    return f"{REPOSITORIES}/{name}/_upstream/referrers/{subject.algorithm}/{subject.hex}"
+
+
+def fill_id(digest: Digest) -> str:
+    """The upload session of a blob on its way from an upstream, found by its digest."""
+    return f"{digest.algorithm}-{digest.hex}"
