@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
 from typing import Any, Protocol, TypeVar
 
@@ -64,6 +64,45 @@ class UploadStatus:
     size: int
 
 
+class Space(Protocol):
+    """What bounds the room that caches take."""
+
+    def came(self, size: int) -> None:
+        """Hear that a cache has stored so many bytes more."""
+
+    def make_room(self) -> Deferred[bool]:
+        """Remove, since the storage is full, what caches can do without; fires with whether anything was."""
+
+
+class Traffic(Protocol):
+    """What counts the traffic of one kind of content, blobs or manifests, through the mirrors. Sizes are bytes."""
+
+    def fetched(self, size: int) -> None:
+        """Hear that something was fetched from an upstream, since it was not there."""
+
+    def served(self, size: int, hit: bool) -> None:
+        """Hear that a client got something; ``hit`` tells whether all of it was there already."""
+
+
+@attrs.frozen
+class UpstreamState:
+    """How an upstream is now: whether it may be asked, and the requests it allows and leaves, where it tells them."""
+
+    available: bool
+    limit: int | None = None
+    remaining: int | None = None
+
+
+class Meters(Protocol):
+    """What counts what mirrors do."""
+
+    blobs: Traffic
+    manifests: Traffic
+
+    def watch(self, upstream: str, state: Callable[[], UpstreamState]) -> None:
+        """Ask for the state of an upstream whenever somebody wants to know it."""
+
+
 class PeerGone(Exception):
     """Whoever sent or took bytes has left before the end: nothing can be told to them any more."""
 
@@ -72,6 +111,7 @@ class IBlobReader(Interface):
     """A blob that is open for reading. Whoever opened it closes it."""
 
     descriptor: Descriptor = Attribute("what the blob is")
+    at_hand: bool = Attribute("whether ``read`` takes microseconds, so that it may be called on the reactor's thread")
 
     def deliver_to(consumer: IConsumer, start: int, stop: int) -> Deferred[None]:
         """Write the bytes from ``start`` up to, not including, ``stop`` to a consumer, as fast as it takes them.
@@ -82,7 +122,7 @@ class IBlobReader(Interface):
         """
 
     def read(start: int, stop: int) -> bytes:
-        """The bytes from ``start`` to ``stop`` at once: for parts small enough to be read on the reactor's thread."""
+        """The bytes from ``start`` to ``stop`` at once: for small parts, of what is at hand or in a thread."""
 
     def close() -> None:
         """Give up what the reader holds. Closing twice is allowed."""
@@ -330,6 +370,33 @@ class IUpstream(Interface):
         """All that refers to a subject, in the order of digests: by the API, else by the tag schema."""
 
 
+@attrs.frozen
+class Route:
+    """Where a request leads: the repository's name in the tree, and its name as the client says it.
+
+    ``namespace`` is the registry that the client asked for by ``ns``, as it wrote it, where that was heeded.
+    """
+
+    name: RepositoryName
+    asked: RepositoryName
+    namespace: str | None = None
+
+
+class INamespaces(Interface):
+    """How names that clients use become names of the tree, where registries are mirrored."""
+
+    def is_upstream(host: str) -> bool:
+        """Whether a path of ``<host>/v2/`` selects a mirrored registry."""
+
+    def resolve(name: str, ns: str | None, prefix: str | None) -> Route:
+        """Where a name leads, with the registry that the query's ``ns`` names and the one before ``/v2/`` in the path.
+
+        Errors:
+            NameInvalid: it is no name, or one that becomes too long.
+            NameUnknown: a registry is asked for that is not mirrored here.
+        """
+
+
 class IAccess(Interface):
     """Who may use what: the only way to a registry."""
 
@@ -352,6 +419,28 @@ class Stat:
     size: int
     modified: float
     version: object = None
+
+
+@attrs.frozen
+class Entry:
+    """A name in a folder, and whether it is a folder's."""
+
+    name: str
+    is_folder: bool
+
+
+@attrs.frozen
+class Leaf:
+    """A folder of a folder, and what stands in it under a name that all of them should have.
+
+    ``size`` (bytes) and ``modified`` (seconds since the epoch) are those of that content; ``size`` is None where there
+    is none. ``others`` are the folder's other names, where they were asked for.
+    """
+
+    name: str
+    size: int | None
+    modified: float
+    others: Sequence[str] = ()
 
 
 class IContentReader(Interface):
@@ -455,6 +544,19 @@ class IStorageDriver(Interface):
             FileNotFoundError: there is no such folder.
         """
 
+    def entries(path: str) -> Iterator[Entry]:
+        """All that is in a folder, in any order, what is being written included; nothing where there is no folder.
+
+        They are read as they are asked for: a folder may have a million. What comes and goes meanwhile may be missed.
+        """
+
+    def leaves(path: str, leaf: str, others: bool) -> Iterator[Leaf]:
+        """The folders in a folder, in any order, with the content at ``leaf``, a name or a path, in each of them.
+
+        With ``others``, which costs a listing of each, what else is in them is told too; ``leaf`` then is a name. As
+        ``entries``: nothing where there is no folder, and what comes and goes meanwhile may be missed.
+        """
+
     def make_folder(path: str) -> None:
         """Make an empty folder stand at a path, where the storage has such a thing; it may stand already."""
 
@@ -470,6 +572,28 @@ class IStorageDriver(Interface):
 
         Errors:
             FileNotFoundError: nothing is there.
+        """
+
+    def set_aside(path: str, aside: str) -> None:
+        """Let content stand at another path, where nothing is, in one step; for a collector, so not durable by itself.
+
+        Errors:
+            FileNotFoundError: there is no such content.
+        """
+
+    def put_back(aside: str, path: str) -> bool:
+        """Let content that was set aside stand where it stood; false where other content stands, which then stays and
+        what was set aside is gone. Not durable by itself.
+
+        Errors:
+            FileNotFoundError: nothing was set aside there.
+        """
+
+    def discard(path: str) -> None:
+        """Remove content; not durable by itself.
+
+        Errors:
+            FileNotFoundError: there is no such content.
         """
 
     def prune(path: str, stop: str) -> None:

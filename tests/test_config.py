@@ -19,6 +19,7 @@ from registryd.config import (
     Config,
     ConfigError,
     CredentialHelper,
+    Debug,
     Htpasswd,
     Http,
     Limits,
@@ -77,6 +78,7 @@ class TestSources:
     def test_embedded_default(self) -> None:
         assert load(None, {}) == Config(
             source="embedded default",
+            path=None,
             log=Log("info", "text", {}, True),
             storage=Storage(
                 driver="filesystem",
@@ -107,6 +109,13 @@ class TestSources:
         path.write_text(BASE)
         config = load(None, {"REGISTRY_CONFIGURATION_PATH": str(path)})
         assert (config.source, config.storage.rootdirectory, config.warnings) == (str(path), "/data", ())
+        assert config.path == str(path)
+
+    def test_path_from_another_folder(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+        (tmp_path / "other.yml").write_text(BASE)
+        monkeypatch.chdir(tmp_path)
+        config = load("./other.yml", {})
+        assert (config.source, config.path) == ("./other.yml", str(tmp_path / "other.yml"))
 
     def test_argument_wins_over_variable(self) -> None:
         assert read(BASE, {"REGISTRY_CONFIGURATION_PATH": "/nonexistent"}).storage.rootdirectory == "/data"
@@ -542,6 +551,27 @@ class TestProxy:
         assert proxy is not None and proxy.remote is not None and proxy.remote.ttl == meant
 
 
+class TestDebug:
+    @pytest.mark.parametrize(
+        ("text", "meant"),
+        [
+            ("", None),
+            ("{addr: '', prometheus: {enabled: true}}", None),
+            ("{addr: ':5001'}", Debug(":5001", None)),
+            ("{addr: 'localhost:5001', prometheus: {enabled: false, path: /m}}", Debug("localhost:5001", None)),
+            ("{addr: '[::1]:5001', prometheus: {enabled: true}}", Debug("[::1]:5001", "/metrics")),
+            ("{addr: ':5001', prometheus: {enabled: true, path: /a/b}}", Debug(":5001", "/a/b")),
+        ],
+    )
+    def test_debug(self, text: str, meant: Debug | None) -> None:
+        assert read(f"{BASE}  debug: {text}\n").http.debug == meant
+
+    def test_refused(self) -> None:
+        assert refused(f"{BASE}  debug: {{addr: '5001'}}\n").startswith("config.yml:5: http.debug.addr: '5001' is not")
+        text = "{addr: ':1', prometheus: {enabled: true, path: metrics}}"
+        assert refused(f"{BASE}  debug: {text}\n").startswith("config.yml:5: http.debug.prometheus.path: 'metrics' is")
+
+
 class TestCollection:
     def test_defaults(self) -> None:
         assert read(BASE).collection == Collection(DAY, "keep", None, None, ())
@@ -553,7 +583,7 @@ class TestCollection:
         )
         rule = Retention(("team/**",), 10, ("v*",), 30 * DAY, 90 * DAY)
         assert config.collection == Collection(1.0, "delete", DAY, 3 * DAY, (rule,))
-        assert config.unbuilt == ("gc.untagged: delete", "gc.interval", "gc.trash", "gc.retention")
+        assert config.unbuilt == ("gc.untagged: delete", "gc.trash", "gc.retention")
 
 
 ERRORS = """
@@ -1094,7 +1124,7 @@ class TestDistributionsFiles:
         config = read(DEVELOPMENT)
         assert (config.log.level, config.log.fields["environment"]) == ("debug", "development")
         assert (config.storage.delete, config.storage.purging) == (True, None)
-        assert (config.warnings, config.unbuilt) == ((), ("http.debug", "health"))
+        assert (config.warnings, config.unbuilt) == ((), ("health",))
 
     def test_cache(self) -> None:
         config = read(CACHE)
@@ -1103,7 +1133,7 @@ class TestDistributionsFiles:
         assert config.proxy.remote.urls == ("https://registry-1.docker.io",)
         assert (config.warnings, config.unbuilt) == (
             (),
-            ("storage.cache.blobdescriptor: redis", "http.debug", "redis", "proxy"),
+            ("storage.cache.blobdescriptor: redis", "redis"),
         )
 
 
@@ -1120,16 +1150,14 @@ class TestUnbuilt:
             ("notifications: {endpoints: [{name: a, disabled: true}, {name: b, url: http://b}]}", "notifications"),
             ("redis: {addrs: ['h:1']}", "redis"),
             ("health: {file: [{file: /x}]}", "health"),
-            ("proxy: {upstreams: {docker.io: {remoteurl: https://r.example}}}", "proxy"),
             ("compatibility: {schema1: {enabled: true}}", "compatibility"),
             ("policy: {repository: {classes: [image]}}", "policy"),
-            ("gc: {interval: 24h}", "gc.interval"),
         ],
     )
     def test_named(self, text: str, named: str) -> None:
         assert read(f"{BASE}{text}\n").unbuilt == (named,)
 
-    @pytest.mark.parametrize("text", ["h2c: {enabled: true}", "debug: {addr: ':5001'}"])
+    @pytest.mark.parametrize("text", ["h2c: {enabled: true}"])
     def test_named_below_http(self, text: str) -> None:
         assert read(f"{BASE}  {text}\n").unbuilt == (f"http.{text.partition(':')[0]}",)
 

@@ -761,7 +761,16 @@ class TimeoutTests(ChannelCase):
             self.clock.advance(IDLE - 1)
             self.request.write(b"b")
         self.assertFalse(self.closed)
+        self.transport.ours.send(b"left in the socket")
+        self.clock.advance(IDLE)
         self.assertClosedAfter(IDLE)
+
+    def test_a_peer_that_has_taken_all_is_not_to_blame_for_what_is_not_there_yet(self) -> None:
+        self.send(b"GET / HTTP/1.1\r\nHost: h\r\n\r\n")
+        self.request.write(b"a")
+        self.channel.expect_progress()
+        self.clock.pump([IDLE + 1] * 10)
+        self.assertFalse(self.closed)
 
 
 class ConnectionTests(ChannelCase):

@@ -13,7 +13,7 @@ from twisted.internet.interfaces import IProducer, IPushProducer
 from zope.interface import implementer
 
 from registryd.config import Validation
-from registryd.interfaces import IBlobWriter, InThread, IStorageDriver, IViewConsumer
+from registryd.interfaces import IBlobWriter, InThread, IRegistry, IStorageDriver, IViewConsumer
 from registryd.local import LocalRegistry
 from registryd.model import OCI_INDEX, OCI_MANIFEST, Manifest
 from registryd.reference import Digest, RepositoryName, Tag
@@ -172,7 +172,7 @@ class TouchedDriver(MemoryDriver):
         self.touched.add(path)
 
 
-def put_blob(registry: LocalRegistry, content: bytes, name: RepositoryName = NAME, algorithm: str = "sha256") -> Digest:
+def put_blob(registry: IRegistry, content: bytes, name: RepositoryName = NAME, algorithm: str = "sha256") -> Digest:
     """Push a blob to a registry that does all at once."""
     digest = Digest.of(content, algorithm)
     opened: list[IBlobWriter] = []

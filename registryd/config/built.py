@@ -26,6 +26,7 @@ BUILT: Mapping[str, frozenset[str] | None] = {
     "http.draintimeout": None,
     "http.headers": None,
     "http.limits": None,
+    "http.debug": None,
     "http.tls.certificate": None,
     "http.tls.key": None,
     "http.tls.clientcas": None,
@@ -35,7 +36,9 @@ BUILT: Mapping[str, frozenset[str] | None] = {
     "catalog": None,
     "tags": None,
     "validation": None,
+    "proxy": None,
     "gc.grace": None,
+    "gc.interval": None,
     "gc.untagged": frozenset({"keep"}),
     "auth.none": None,
     # Needs no doing: registryd has what it is for without it, or never does what it turns off.

@@ -8,7 +8,7 @@ from types import MappingProxyType
 
 from registryd.config.kinds import Values, closest
 from registryd.config.scalars import is_header_name
-from registryd.config.values import Http, Limits, Tls
+from registryd.config.values import Debug, Http, Limits, Tls
 
 CIPHER_SUITES = frozenset(
     f"TLS_{name}"
@@ -51,6 +51,7 @@ def http(values: Values, remark: Callable[[str], None]) -> Http:
             upload=limits.optional("upload", int),
             idle=limits.get("idletimeout", float, defaults.idle),
         ),
+        debug=_debug(values.section("debug")),
     )
 
 
@@ -62,10 +63,24 @@ def _address(values: Values) -> str:
         if "\0" in address:
             raise values.error("addr", "a path cannot hold a zero byte")
         return address
+    return _host_and_port(values, address)
+
+
+def _host_and_port(values: Values, address: str) -> str:
     match = _TCP.fullmatch(address)
-    if address and (match is None or int(match[1]) > 65535):
+    if match is None or int(match[1]) > 65535:
         raise values.error("addr", f"{address[:80]!r} is not HOST:PORT: write for example :5000 or [::1]:5000")
     return address
+
+
+def _debug(values: Values) -> Debug | None:
+    address, prometheus = values.text("addr"), values.section("prometheus")
+    if not address:
+        return None
+    path = prometheus.text("path", "/metrics")
+    if not path.startswith("/") or _PREFIX.fullmatch(path) is None:
+        raise prometheus.error("path", f"{path[:80]!r} is not the path of a URL: write for example /metrics")
+    return Debug(_host_and_port(values, address), path if prometheus.get("enabled", bool, False) else None)
 
 
 def _prefix(values: Values) -> str:

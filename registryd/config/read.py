@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import os
 from collections.abc import Mapping
 from types import MappingProxyType
 
@@ -48,7 +49,8 @@ def load(path: str | None, environ: Mapping[str, str]) -> Config:
     if more:
         reading.remark(f"{source}: what follows its second '---' is not read")
     node = Overlay(ROOT, tuple(variables()), reading.remark).apply(node, environ)
-    return _config(source, reading.section(ROOT, node, ""), reading)
+    # Resolved now, since a daemon works in another folder later.
+    return _config(source, path and os.path.abspath(path), reading.section(ROOT, node, ""), reading)
 
 
 def _elsewhere() -> dict[str, str]:
@@ -71,9 +73,10 @@ def _check_version(node: Node, source: str) -> None:
         raise ConfigError(version.origin, "version", f"unsupported version {quoted(str(found))}: use 0.1")
 
 
-def _config(source: str, root: Values, reading: Reading) -> Config:
+def _config(source: str, path: str | None, root: Values, reading: Reading) -> Config:
     return Config(
         source=source,
+        path=path,
         log=_log(root),
         storage=_storage(root.section("storage")),
         http=http(root.section("http"), reading.remark),

@@ -2,9 +2,13 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping
 from types import MappingProxyType
 
+from registryd.config.hosts import component_of
 from registryd.config.kinds import Values, closest
+from registryd.config.nodes import ConfigError
 from registryd.config.values import (
     Auth,
     Collection,
@@ -16,12 +20,15 @@ from registryd.config.values import (
     Token,
     Upstream,
 )
+from registryd.reference import is_name
 
 DAY = 24 * 3600.0
 SIGNING_ALGORITHMS = (
     *("EdDSA", "HS256", "HS384", "HS512", "RS256", "RS384", "RS512"),
     *("ES256", "ES384", "ES512", "PS256", "PS384", "PS512"),
 )
+
+_HOST = re.compile(r"(?:[a-z0-9._-]+|\[[0-9a-f:.]+\])(?::[0-9]{1,5})?", re.ASCII | re.IGNORECASE)
 
 
 def auth(values: Values) -> Auth | None:
@@ -68,19 +75,19 @@ def _required(section: Values, key: str) -> str:
 
 def proxy(values: Values) -> Proxy | None:
     """What is mirrored; None is nothing."""
-    upstreams = values.mapping("upstreams")
+    sections = _by_component(values)
     remote = values.texts("remoteurl")
-    if not upstreams and not any(remote):
+    if not sections and not any(remote):
         return None
-    if upstreams and any(remote):
+    if sections and any(remote):
         raise values.error("remoteurl", "cannot stand beside proxy.upstreams: write it as one of them")
     default = values.text("default") or None
-    _check_default(values, default)
-    sections = {name: item for name, item in upstreams.items() if isinstance(item, Values)}
+    _check_default(values, default, sections)
+    _check_own_names(values, sections)
     return Proxy(
         remote=_upstream(values, values) if any(remote) else None,
         upstreams=MappingProxyType({name: _upstream(section, values) for name, section in sections.items()}),
-        default=default,
+        default=component_of(default) if default is not None else None,
         private=values.texts("private"),
         max_size=values.optional("maxsize", int),
         own_names=values.texts("self"),
@@ -88,14 +95,40 @@ def proxy(values: Values) -> Proxy | None:
     )
 
 
-def _check_default(values: Values, default: str | None) -> None:
-    upstreams = values.mapping("upstreams")
-    if default is not None and default not in upstreams:
-        close = closest(default, upstreams)
+def _by_component(values: Values) -> Mapping[str, Values]:
+    """The sections of the upstreams, by the component that each one's mirrored repositories begin with."""
+    sections: dict[str, Values] = {}
+    for name, section in values.mapping("upstreams").items():
+        assert isinstance(section, Values)
+        component = component_of(name)
+        if "/" in component or not is_name(component):
+            problem = "no name of a registry: write for example docker.io or mirror.example.com:5000"
+            raise ConfigError(section.origin, section.key[:256], problem)
+        if component in sections:
+            raise ConfigError(section.origin, section.key, f"the same registry as {sections[component].key}: keep one")
+        sections[component] = section
+    return sections
+
+
+def _check_default(values: Values, default: str | None, sections: Mapping[str, Values]) -> None:
+    if default is not None and component_of(default) not in sections:
+        close = closest(default, values.mapping("upstreams"))
         hint = f": did you mean {close}?" if close else ": name one of them"
         raise values.error("default", f"{default!r} is none of proxy.upstreams{hint}")
     if default is None and values.texts("private"):
         raise values.error("private", "means something only beside proxy.default: without it every name is private")
+    for glob in values.texts("private"):
+        first, slash, _ = glob.partition("/")
+        if slash and component_of(first) in sections:
+            raise values.error("private", f"{glob!r} is never private: what begins with {first}/ is that upstream's")
+
+
+def _check_own_names(values: Values, sections: Mapping[str, Values]) -> None:
+    for host in values.texts("self"):
+        if _HOST.fullmatch(host) is None:
+            raise values.error("self", f"{host[:256]!r} is no host: write for example mirror.example.com:5000")
+        if component_of(host) in sections:
+            raise values.error("self", f"{host!r} is one of proxy.upstreams: it cannot be this registry too")
 
 
 def _upstream(section: Values, proxy: Values) -> Upstream:

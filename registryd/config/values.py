@@ -70,6 +70,14 @@ class Limits:
 
 
 @attrs.frozen
+class Debug:
+    """A port for operators alone. ``address`` is HOST:PORT; ``metrics`` the path of the metrics, None without them."""
+
+    address: str
+    metrics: str | None
+
+
+@attrs.frozen
 class Http:
     """``address`` is HOST:PORT, or a path where ``net`` is unix; empty where systemd hands the socket over.
 
@@ -85,6 +93,7 @@ class Http:
     headers: Mapping[str, tuple[str, ...]]
     tls: Tls | None
     limits: Limits
+    debug: Debug | None = None
 
 
 @attrs.frozen
@@ -195,10 +204,11 @@ class Upstream:
 
 @attrs.frozen
 class Proxy:
-    """Either ``remote``, which the whole registry then mirrors, or ``upstreams`` by the names clients know them by.
+    """Either ``remote``, which the whole registry then mirrors, or ``upstreams`` by the components of their names.
 
+    A component is what the names of an upstream's repositories begin with in the tree (``registryd.config.hosts``).
     ``default``: whose the names are that name no upstream; ``private``: globs of those that are nobody's.
-    ``own_names``: values of ``ns`` that mean this registry. ``max_size`` None: no bound.
+    ``own_names``: values of ``ns`` that mean this registry, as they are written. ``max_size`` None: no bound.
     """
 
     remote: Upstream | None
@@ -212,12 +222,14 @@ class Proxy:
 
 @attrs.frozen
 class Config:
-    """A whole configuration. ``source`` names its file.
+    """A whole configuration. ``source`` names its file as it was given, ``path`` from the root.
 
+    ``path`` is None for the embedded default.
     ``warnings`` are lines for the log, each whole. ``unbuilt`` are the keys that ask for what is not built yet.
     """
 
     source: str
+    path: str | None
     log: Log
     storage: Storage
     http: Http

@@ -11,9 +11,13 @@ from twisted.web.http import Request
 
 from registryd.errors import RegistryError
 from registryd.http.headers import header
+from registryd.http.streaming import StreamingRequest
 from registryd.reference import Digest, Reference, RepositoryName
 
 _HOST = re.compile(r"(?:[A-Za-z0-9._-]+|\[[0-9A-Fa-f:.]+\])(?::[0-9]{0,5})?|", re.ASCII)
+
+_UNQUOTABLE = re.compile(r"[^\x20-\x7e]")
+_LONGEST_WARNING = 4096
 
 API_VERSION = (b"docker-distribution-api-version", b"registry/2.0")
 JSON = b"application/json"
@@ -64,10 +68,23 @@ def error(request: Request, failure: RegistryError) -> bytes:
     return as_json(request, {"errors": list(failure.entries())})
 
 
-def next_page(request: Request, query: dict[str, str]) -> None:
+def next_page(request: StreamingRequest, query: dict[str, str]) -> None:
     """Tell where the next page is: the same path with another query. Source: RFC 8288."""
     path = request.path.decode("latin-1")
-    set_header(request, b"link", f'<{path}?{urlencode(query)}>; rel="next"')
+    set_header(request, b"link", f'<{path}?{urlencode({**query, **_namespace(request)})}>; rel="next"')
+
+
+def warn(request: Request, warning: str | None) -> None:
+    """Tell what the client should know of an answer, if anything.
+
+    Source: OCI distribution specification, "Warnings": 4096 bytes at the most, as RFC 7234, section 5.5, quotes it.
+    """
+    if warning is None:
+        return
+    quoted = re.sub(r'(["\\])', r"\\\1", _UNQUOTABLE.sub("?", warning))
+    value = f'299 - "{quoted}'[: _LONGEST_WARNING - 1]
+    cut_in_two = (len(value) - len(value.rstrip("\\"))) % 2
+    set_header(request, b"warning", value[: len(value) - cut_in_two] + '"')
 
 
 @attrs.frozen
@@ -81,17 +98,19 @@ class Urls:
     relative: bool
     prefix: str
 
-    def blob(self, request: Request, name: RepositoryName, digest: Digest) -> str:
+    def blob(self, request: StreamingRequest, name: RepositoryName, digest: Digest) -> str:
         return self._absolute(request, f"/v2/{name}/blobs/{digest}")
 
-    def manifest(self, request: Request, name: RepositoryName, reference: Reference) -> str:
+    def manifest(self, request: StreamingRequest, name: RepositoryName, reference: Reference) -> str:
         return self._absolute(request, f"/v2/{name}/manifests/{reference}")
 
-    def upload(self, request: Request, name: RepositoryName, id: str) -> str:
+    def upload(self, request: StreamingRequest, name: RepositoryName, id: str) -> str:
         return self._absolute(request, f"/v2/{name}/blobs/uploads/{quote(id)}")
 
-    def _absolute(self, request: Request, path: str) -> str:
+    def _absolute(self, request: StreamingRequest, path: str) -> str:
         path = self.prefix.rstrip("/") + path
+        if namespace := _namespace(request):
+            path = f"{path}?{urlencode(namespace)}"
         if self.relative:
             return path
         if self.host is not None:
@@ -105,6 +124,13 @@ class Urls:
         if not host or not is_host(host):
             host = header(request, b"host")
         return f"{scheme}://{host}{path}" if host else path
+
+
+def _namespace(request: StreamingRequest) -> dict[str, str]:
+    """What the query of a URL must say to lead where the request's own ``ns`` has led."""
+    if request.route is None or request.route.namespace is None:
+        return {}
+    return {"ns": request.route.namespace}
 
 
 def _first(value: str | None) -> str | None:

@@ -86,7 +86,7 @@ def _begin(reader: IBlobReader, request: StreamingRequest) -> Answer | Deferred[
 
 
 def _part(reader: IBlobReader, request: StreamingRequest, span: Span) -> Answer | Deferred[Answer]:
-    if span.size <= SMALL:
+    if span.size <= SMALL and reader.at_hand:
         return body(request, reader.read(span.start, span.stop), OCTET_STREAM)
     set_header(request, b"content-type", OCTET_STREAM)
     set_header(request, b"content-length", b"%d" % span.size)

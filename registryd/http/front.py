@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Coroutine, Mapping, Sequence
 from typing import Any
+from urllib.parse import quote, unquote
 
 import attrs
 from klein import Klein
@@ -19,21 +20,26 @@ from werkzeug.routing import BaseConverter
 from registryd.errors import MalformedRequest, NameUnknown, RegistryError, Unsupported
 from registryd.http import answers, blobs
 from registryd.http.answers import API_VERSION, Answer, Urls, as_json, set_header
+from registryd.http.headers import query
 from registryd.http.lists import Lists
 from registryd.http.manifests import Manifests
 from registryd.http.streaming import StreamingRequest
 from registryd.http.uploads import Uploads
-from registryd.interfaces import IAccess, IRegistry
-from registryd.reference import parse_name
+from registryd.interfaces import IAccess, INamespaces, IRegistry
+from registryd.reference import RepositoryName, parse_name
 
 _log = Logger()
 
 Endpoint = Callable[..., "Deferred[Answer] | Coroutine[Deferred[Any], Any, bytes]"]
 
 _GET = ("GET", "HEAD")
+_READS = (b"GET", b"HEAD")
 
 # What pulls ask for. A third of their cost would be to route them like everything else, and they are most requests.
 _PULL = re.compile(rb"/v2/(.+)/(?:manifests/([A-Za-z0-9_.:-]+)|blobs/([a-z0-9]+:[a-f0-9]+))")
+
+# Docker's form of a mirror's path, which names a registry before the API. Containerd's store in Docker uses it.
+_BEFORE = re.compile(rb"/([^/]+)/v2(?=/|$)")
 
 
 class _Name(BaseConverter):
@@ -64,10 +70,21 @@ class Limits:
 
 
 class Front:
-    """The v2 API, and what is left of the first one, over the registries that an access control gives out."""
+    """The v2 API, and what is left of the first one, over the registries that an access control gives out.
 
-    def __init__(self, access: IAccess, urls: Urls, limits: Limits, headers: Mapping[str, Sequence[str]]) -> None:
+    ``namespaces`` is None where no registry is mirrored: clients' names are those of the tree then.
+    """
+
+    def __init__(
+        self,
+        access: IAccess,
+        urls: Urls,
+        limits: Limits,
+        headers: Mapping[str, Sequence[str]],
+        namespaces: INamespaces | None = None,
+    ) -> None:
         self._access = access
+        self._namespaces = namespaces
         self._headers = [(API_VERSION[0], [API_VERSION[1]])]
         for name, values in headers.items():
             self._headers.append((name.encode("utf-8"), [value.encode("utf-8") for value in values]))
@@ -76,7 +93,8 @@ class Front:
         self._app = Klein()
         self._app.url_map.merge_slashes = False
         self._app.url_map.converters.update({"name": _Name, "item": _Item})
-        self._route_all(self._manifests, Uploads(urls, limits.upload), Lists(limits.tags, limits.catalog))
+        uploads = Uploads(urls, limits.upload, self._find)
+        self._route_all(self._manifests, uploads, Lists(limits.tags, limits.catalog))
         on_error: Any = self._app.handle_errors
         on_error(RegistryError)(self._refuse)
         on_error(HTTPException)(self._no_route)
@@ -85,7 +103,7 @@ class Front:
 
     def resource(self) -> IResource:
         """What a site serves."""
-        return _Root(self._resource, self._headers, self._prefix.encode("ascii"), self._pull)
+        return _Root(self._resource, self._headers, self._prefix.encode("ascii"), self._pull, self._namespaces)
 
     def _route_all(self, manifests: Manifests, uploads: Uploads, lists: Lists) -> None:
         route = self._route
@@ -118,10 +136,21 @@ class Front:
 
     def _call(self, endpoint: Endpoint, request: StreamingRequest, arguments: dict[str, Any]) -> Deferred[Answer]:
         if "name" in arguments:
-            arguments["name"] = parse_name(arguments["name"])
+            arguments["name"] = self._resolve(request, arguments["name"])
         authorization = request.requestHeaders.getRawHeaders(b"authorization")
         registry = self._access.registry_for(authorization[0] if authorization else None)
         return registry.addCallback(_run, endpoint, request, arguments)
+
+    def _resolve(self, request: StreamingRequest, name: str) -> RepositoryName:
+        if self._namespaces is None:
+            return parse_name(name)
+        request.route = route = self._namespaces.resolve(name, query(request, b"ns"), request.before)
+        if route.namespace is not None:
+            set_header(request, b"oci-namespace", route.namespace)
+        return route.name
+
+    def _find(self, name: str) -> RepositoryName:
+        return parse_name(name) if self._namespaces is None else self._namespaces.resolve(name, None, None).name
 
     def _pull(self, request: StreamingRequest, name: bytes, reference: bytes | None, digest: bytes | None) -> None:
         """Answer a pull. It is what Klein would do with the routes above."""
@@ -141,12 +170,18 @@ class Front:
         return self._refuse(request, failure) if failure.check(RegistryError) else self._fail(request, failure)
 
     def _to_v2(self, request: StreamingRequest) -> bytes:
-        set_header(request, b"location", self._prefix + "/v2/")
+        before = "" if request.before is None else f"/{quote(request.before, safe=':')}"
+        set_header(request, b"location", f"{self._prefix}{before}/v2/")
         return answers.empty(request, 301)
 
     def _refuse(self, request: StreamingRequest, failure: Failure) -> bytes:
         error = failure.value
         assert isinstance(error, RegistryError)
+        if request.startedWriting:
+            # A blob that its upstream broke off, or sent wrong: the client must not take this for its end.
+            _log.warn("{method} {uri}: broken off: {error}", method=request.method, uri=request.uri, error=error)
+            request.break_off()
+            return b""
         return answers.error(request, error)
 
     def _no_route(self, request: StreamingRequest, failure: Failure) -> bytes:
@@ -175,12 +210,14 @@ class _Root(Resource):
         headers: Sequence[tuple[bytes, list[bytes]]],
         prefix: bytes,
         pull: Callable[[StreamingRequest, bytes, bytes | None, bytes | None], None],
+        namespaces: INamespaces | None,
     ) -> None:
         super().__init__()
         self._app = app
         self._headers = headers
         self._prefix = prefix
         self._pull = pull
+        self._namespaces = namespaces
 
     def render(self, request: StreamingRequest) -> int:
         for name, values in self._headers:
@@ -189,8 +226,9 @@ class _Root(Resource):
         if refusal is not None:
             _finish(answers.error(request, refusal), request)
             return NOT_DONE_YET
-        if request.method in (b"GET", b"HEAD") and request.path.startswith(self._prefix):
-            pulled = _PULL.fullmatch(request.path, len(self._prefix))
+        if request.path.startswith(self._prefix):
+            api = len(self._prefix) if self._namespaces is None else self._skip_upstream(request, self._namespaces)
+            pulled = _PULL.fullmatch(request.path, api) if request.method in _READS else None
             if pulled is not None and request.path.isascii() and b"%" not in request.path:
                 self._pull(request, *pulled.groups())
                 return NOT_DONE_YET
@@ -199,6 +237,20 @@ class _Root(Resource):
             request.postpath = [part.decode("utf-8", "replace").encode("utf-8") for part in request.postpath or ()]
         rendered: int = self._app.render(request)
         return rendered
+
+    def _skip_upstream(self, request: StreamingRequest, namespaces: INamespaces) -> int:
+        """Where the API begins in a path: behind the prefix and an upstream, which is taken out of what Klein sees."""
+        begin = len(self._prefix)
+        if request.path.startswith(b"/v2/", begin):
+            return begin
+        selects = _BEFORE.match(request.path, begin)
+        host = unquote(selects[1].decode("latin-1")) if selects is not None else ""
+        if selects is None or not namespaces.is_upstream(host):
+            return begin
+        request.before = host
+        request.postpath = list(request.postpath or ())
+        del request.postpath[self._prefix.count(b"/")]
+        return selects.end(1)
 
 
 def _finish(answer: Answer, request: StreamingRequest) -> None:

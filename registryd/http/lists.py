@@ -6,7 +6,7 @@ import attrs
 from twisted.internet.defer import Deferred
 
 from registryd.errors import PaginationNumberInvalid
-from registryd.http.answers import Answer, as_json, next_page, set_header
+from registryd.http.answers import Answer, as_json, next_page, set_header, warn
 from registryd.http.headers import number, query
 from registryd.http.streaming import StreamingRequest
 from registryd.interfaces import IRegistry, Page, Referrer, ReferrerPage
@@ -29,13 +29,15 @@ class Lists:
 
     def tags(self, registry: IRegistry, request: StreamingRequest, name: RepositoryName) -> Deferred[Answer]:
         """end-8: the tags of a repository, all of them where the client does not say how many it wants."""
-        asked = number(request, b"n")
-        count = None if asked is None else min(asked, self.tags_max)
+        wanted = number(request, b"n")
+        count = None if wanted is None else min(wanted, self.tags_max)
 
         def answer(page: Page) -> Answer:
             if page.more and count:
                 next_page(request, {"last": page.names[-1], "n": str(count)})
-            return as_json(request, {"name": name, "tags": page.names})
+            warn(request, page.warning)
+            asked = name if request.route is None else request.route.asked
+            return as_json(request, {"name": asked, "tags": page.names})
 
         return registry.tags(name, count, query(request, b"last") or "").addCallback(answer)
 
@@ -49,6 +51,7 @@ class Lists:
         def answer(page: Page) -> Answer:
             if page.more and count:
                 next_page(request, {"last": page.names[-1], "n": str(count)})
+            warn(request, page.warning)
             return as_json(request, {"repositories": page.names})
 
         return registry.repositories(count, query(request, b"last") or "").addCallback(answer)
@@ -85,6 +88,7 @@ def _found(all_names: Page, request: StreamingRequest, text: str, page: int, siz
 
 
 def _index(page: ReferrerPage, request: StreamingRequest, artifact_type: str | None) -> Answer:
+    warn(request, page.warning)
     if artifact_type is not None:
         set_header(request, b"oci-filters-applied", b"artifactType")
     if page.more:

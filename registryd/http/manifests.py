@@ -8,7 +8,7 @@ from twisted.internet.interfaces import IProducer, IPushProducer
 from zope.interface import implementer
 
 from registryd.errors import DigestInvalid, ManifestInvalid, ManifestTooLarge, ManifestUnknown, TagInvalid, TooManyTags
-from registryd.http.answers import Answer, Urls, empty, set_header
+from registryd.http.answers import Answer, Urls, empty, set_header, warn
 from registryd.http.headers import accepts, header, is_known, queries
 from registryd.http.streaming import StreamingRequest
 from registryd.interfaces import IRegistry, IViewConsumer
@@ -192,6 +192,7 @@ def _for_old_docker(
                 return registry.get_manifest(name, part.descriptor.digest).addCallback(_Found.of_manifest)
         return found
 
+    warn(request, found.descriptor.warning)
     return registry.get_manifest(name, found.descriptor.digest).addCallback(child)
 
 
@@ -200,6 +201,7 @@ def _answer(found: _Found, request: StreamingRequest) -> Answer:
     etag = f'"{digest}"'
     set_header(request, b"docker-content-digest", digest)
     set_header(request, b"etag", etag)
+    warn(request, found.descriptor.warning)
     if is_known(request, etag):
         return empty(request, 304)
     set_header(request, b"content-type", found.descriptor.media_type)

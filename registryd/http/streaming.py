@@ -34,7 +34,7 @@ from zope.interface import implementer
 from registryd.http.body import RequestBody
 from registryd.http.chunked import ChunkedDecoder, MalformedChunkError
 from registryd.http.sendfile import SendFile
-from registryd.interfaces import IBlobReader, IFileBlobReader, PeerGone
+from registryd.interfaces import IBlobReader, IFileBlobReader, PeerGone, Route
 
 _log = Logger()
 
@@ -59,11 +59,17 @@ def shown_peer(address: IAddress) -> str:
 
 
 class StreamingRequest(Request):
-    """A request that is dispatched when its headers are in. ``body`` is what follows them."""
+    """A request that is dispatched when its headers are in. ``body`` is what follows them.
+
+    Where registries are mirrored, ``before`` is the one that stands before ``/v2/`` in the path, and ``route`` where
+    the repository's name leads.
+    """
 
     defaultContentType = None
     channel: Any
     body: RequestBody
+    before: str | None = None
+    route: Route | None = None
     _has_headers = False
     _dispatched = False
 
@@ -284,7 +290,7 @@ class StreamingChannel(HTTPChannel):
     def timeoutConnection(self) -> None:
         # A socket tells that it can be written to again when a third of its buffer is free: on a slow line that takes
         # longer than any timeout, while the peer takes what it can.
-        if self.requests and self._takes_bytes():
+        if self.requests and (self._takes_bytes() or self._waits_for_us()):
             self.setTimeout(self.factory.timeOut)
         else:
             super().timeoutConnection()
@@ -295,6 +301,11 @@ class StreamingChannel(HTTPChannel):
         fcntl.ioctl(self._connection().fileno(), termios.TIOCOUTQ, queued)
         before, self._queued = self._queued, int.from_bytes(queued, sys.byteorder)
         return self._queued > 0 and (before is None or self._queued < before)
+
+    def _waits_for_us(self) -> bool:
+        """Whether the peer has taken all that was written of an answer whose rest is still on its way to us."""
+        answered = self.requests[0]
+        return answered.startedWriting and not answered.body.unfinished and self._queued == 0
 
     def _connection(self) -> Any:
         """The transport that reads and writes: with TLS the one below."""

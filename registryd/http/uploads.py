@@ -5,11 +5,21 @@ These are coroutines: next to the bytes that they move, their cost does not coun
 
 from __future__ import annotations
 
+from collections.abc import Callable
+
 import attrs
 from twisted.internet.interfaces import IProducer, IPushProducer
 from zope.interface import implementer
 
-from registryd.errors import BlobUnknown, DigestInvalid, NameInvalid, RangeInvalid, SizeInvalid, UploadTooLarge
+from registryd.errors import (
+    BlobUnknown,
+    DigestInvalid,
+    NameInvalid,
+    NameUnknown,
+    RangeInvalid,
+    SizeInvalid,
+    UploadTooLarge,
+)
 from registryd.http.answers import Urls, empty, set_header
 from registryd.http.headers import Span, content_range, query
 from registryd.http.streaming import StreamingRequest
@@ -20,10 +30,14 @@ from registryd.reference import ALGORITHMS, Digest, RepositoryName, new_hash, pa
 
 @attrs.frozen
 class Uploads:
-    """The upload endpoints. ``limit`` is the largest blob that is accepted, in bytes, or None."""
+    """The upload endpoints. ``limit`` is the largest blob that is accepted, in bytes, or None.
+
+    ``find`` turns a client's name of a repository to mount from into that of the tree.
+    """
 
     urls: Urls
     limit: int | None
+    find: Callable[[str], RepositoryName] = parse_name
 
     async def start(self, registry: IRegistry, request: StreamingRequest, name: RepositoryName) -> bytes:
         """end-4a, 4b, 4c and 11: start a session, push a blob at once, or mount one."""
@@ -70,8 +84,8 @@ class Uploads:
         self, registry: IRegistry, name: RepositoryName, digest: Digest, source: str | None
     ) -> Descriptor | None:
         try:
-            return await registry.mount_blob(name, digest, parse_name(source) if source else None)
-        except (BlobUnknown, NameInvalid):
+            return await registry.mount_blob(name, digest, self.find(source) if source else None)
+        except (BlobUnknown, NameInvalid, NameUnknown):
             return None
 
     async def _push_at_once(

@@ -132,6 +132,8 @@ class ReaderContract(_Contract):
         digest = await self.push_blob(LARGE)
         reader = await self.open_blob(digest)
         verifyObject(IFileBlobReader if IFileBlobReader.providedBy(reader) else IBlobReader, reader)
+        self.assertIsInstance(reader.at_hand, bool)
+        self.assertTrue(reader.at_hand or not IFileBlobReader.providedBy(reader))
         self.assertEqual(reader.descriptor, Descriptor(OCTET_STREAM, digest, len(LARGE)))
 
     async def test_open_blob_reads(self) -> None:

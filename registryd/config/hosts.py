@@ -1,0 +1,19 @@
+"""The names that clients know registries by, and what they come to as the first component of a repository's name."""
+
+from __future__ import annotations
+
+DOCKER_HUB = "docker.io"
+"""The component of Docker Hub, whichever of its names a client or a configuration has for it."""
+
+_HUB_HOSTS = frozenset({DOCKER_HUB, "index.docker.io", "registry-1.docker.io"})
+
+
+def component_of(host: str) -> str:
+    """The component that stands for a registry: its host in lower case, a port after ``_`` instead of ``:``.
+
+    What is not ASCII stays as it is, and so is no component: some of it has ASCII for its lower case.
+    """
+    if not host.isascii():
+        return host
+    component = host.lower().replace(":", "_")
+    return DOCKER_HUB if component in _HUB_HOSTS else component
