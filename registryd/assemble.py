@@ -3,29 +3,36 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable, Mapping, Sequence
 from functools import partial
+from typing import Any
+from urllib.parse import urlsplit
 
 import attrs
-from twisted.internet.interfaces import IReactorFromThreads
+from twisted.internet.defer import Deferred, DeferredList
 from twisted.internet.threads import deferToThreadPool
 from twisted.python.threadpool import ThreadPool
 from twisted.web.resource import IResource
 
 from registryd.access import ClosedAccess, OpenAccess
-from registryd.config import Config
+from registryd.adoption import Adoption
+from registryd.cache.mirrored import Mirrored
+from registryd.cache.registry import CachingRegistry
+from registryd.cache.source import Source
+from registryd.config import Config, Upstream
+from registryd.config.hosts import component_of
 from registryd.filters import ReadOnly, Undeletable
 from registryd.http.answers import Urls
 from registryd.http.front import Front, Limits
-from registryd.interfaces import IAccess, InThread, IRegistry, IStorageDriver
+from registryd.interfaces import IAccess, InThread, IRegistry, IStorageDriver, Space
 from registryd.local import LocalRegistry
-from registryd.storage.filesystem import FilesystemDriver
-from registryd.storage.memory import MemoryDriver
+from registryd.reference import RepositoryName
+from registryd.routes import Namespaces, RoutedRegistry, name_at_upstream, upstream_of
+from registryd.storage.configured import make_driver
+from registryd.storage.tree import Tree
 from registryd.uploads import Uploads
+from registryd.upstream.registry import UpstreamRegistry
 from registryd.validation import Rules
-
-
-class UnknownDriverError(Exception):
-    """A configuration asks for a storage driver that does not exist here; one line that says so."""
 
 
 @attrs.frozen
@@ -35,10 +42,15 @@ class Assembled:
     driver: IStorageDriver
     uploads: Uploads
     resource: IResource
+    _mirrors: Sequence[CachingRegistry]
+
+    def stop(self) -> Deferred[None]:
+        """Let the mirrors fetch no more; fires when what came is stored."""
+        return DeferredList([mirror.stop() for mirror in self._mirrors]).addCallback(lambda _: None)
 
 
-def assemble(config: Config, reactor: IReactorFromThreads, threads: ThreadPool) -> Assembled:
-    """Build what a configuration asks for, without touching the storage.
+def assemble(config: Config, reactor: Any, threads: ThreadPool, space: Space) -> Assembled:
+    """Build what a configuration asks for, without touching the storage or dialling anybody.
 
     Errors:
         UnknownDriverError: the storage driver is not supported.
@@ -46,33 +58,92 @@ def assemble(config: Config, reactor: IReactorFromThreads, threads: ThreadPool) 
     in_thread: InThread = partial(deferToThreadPool, reactor, threads)
     driver = make_driver(config)
     local = LocalRegistry(driver, Rules(config.validation), config.collection.grace, in_thread, time.time)
+    mirrors = _mirrors(config, local, Surroundings(reactor, in_thread, space))
     urls = Urls(config.http.host, config.http.relative_urls, config.http.prefix)
     limits = Limits(config.http.limits.manifest, config.http.limits.upload, config.tags_max, config.catalog_max_entries)
-    front = Front(_access(config, _filtered(config, local)), urls, limits, config.http.headers)
-    return Assembled(driver, local.uploads, front.resource())
+    access = _access(config, _whole(config, local, mirrors))
+    namespaces = Namespaces.of(config.proxy, config.http.host) if config.proxy is not None else None
+    front = Front(access, urls, limits, config.http.headers, namespaces)
+    return Assembled(driver, local.uploads, front.resource(), tuple(mirrors.values()))
 
 
-def make_driver(config: Config) -> IStorageDriver:
-    """The storage driver of a configuration.
+@attrs.frozen
+class Surroundings:
+    """What mirrors need of the process that they run in."""
 
-    Errors:
-        UnknownDriverError: it is not supported.
-    """
-    if config.storage.driver == "filesystem":
-        return FilesystemDriver(config.storage.rootdirectory)
-    if config.storage.driver == "inmemory":
-        return MemoryDriver()
-    raise UnknownDriverError(f"{config.source}: storage.{config.storage.driver}: this storage driver is not supported")
+    reactor: Any
+    in_thread: InThread
+    space: Space
+
+
+def adoption(config: Config, driver: IStorageDriver) -> Adoption | None:
+    """What takes over a cache for the mirrors of a configuration; None where it has none."""
+    proxy = config.proxy
+    if proxy is None:
+        return None
+    remote = _component(proxy.remote) if proxy.remote is not None else None
+
+    def upstream(name: RepositoryName) -> str | None:
+        return remote or (upstream_of(name) if upstream_of(name) in proxy.upstreams else None)
+
+    return Adoption(Tree(driver), Namespaces.of(proxy, config.http.host), upstream)
+
+
+def _component(upstream: Upstream) -> str:
+    """What marks the mirrors of an upstream that no name stands for."""
+    return component_of(urlsplit(upstream.urls[0]).netloc.rpartition("@")[2])
+
+
+def _whole(config: Config, local: LocalRegistry, mirrors: Mapping[str, CachingRegistry]) -> IRegistry:
+    """The registry of a configuration: private, a mirror, or private repositories beside those of mirrors."""
+    if config.proxy is None:
+        return _filtered(config, local)
+    if config.proxy.remote is not None:
+        return mirrors[_EVERYTHING] if mirrors else ReadOnly(local)
+    cached = {upstream: mirrors.get(upstream) or ReadOnly(local) for upstream in config.proxy.upstreams}
+    return RoutedRegistry(_filtered(config, local), cached)
 
 
 def _filtered(config: Config, registry: IRegistry) -> IRegistry:
-    mirrors = config.proxy is not None and config.proxy.remote is not None
-    if config.storage.read_only or mirrors:
-        # What mirrors an upstream takes no pushes, and serves what is cached while mirroring is not supported.
+    if config.storage.read_only:
         return ReadOnly(registry)
-    if not config.storage.delete:
-        return Undeletable(registry)
-    return registry
+    return registry if config.storage.delete else Undeletable(registry)
+
+
+_EVERYTHING = ""
+"""Stands for the one upstream that a whole registry mirrors, where there are components of upstreams."""
+
+
+def _mirrors(config: Config, local: LocalRegistry, around: Surroundings) -> Mapping[str, CachingRegistry]:
+    """The mirrors of a configuration, by their upstreams' components; none where nothing can be stored."""
+    if config.proxy is None or config.storage.read_only:
+        return {}
+    limit = config.http.limits.manifest
+    if config.proxy.remote is not None:
+        remote = config.proxy.remote
+        return {_EVERYTHING: _mirror(_component(remote), remote, _unchanged, limit, local, around)}
+    return {
+        component: _mirror(component, upstream, name_at_upstream, limit, local, around)
+        for component, upstream in config.proxy.upstreams.items()
+    }
+
+
+def _unchanged(name: RepositoryName) -> RepositoryName:
+    return name
+
+
+def _mirror(
+    component: str,
+    settings: Upstream,
+    remote_name: Callable[[RepositoryName], RepositoryName],
+    manifest_limit: int,
+    local: LocalRegistry,
+    around: Surroundings,
+) -> CachingRegistry:
+    upstream = UpstreamRegistry(settings, component, around.reactor, manifest_limit)
+    mirrored = Mirrored(local.tree, component)
+    source = Source(upstream, mirrored, remote_name, settings.freshness, around.in_thread, around.reactor, time.time)
+    return CachingRegistry(source, local, local.uploads, local.promises, around.space)
 
 
 def _access(config: Config, registry: IRegistry) -> IAccess:

@@ -5,7 +5,9 @@ from __future__ import annotations
 import click
 from twisted.logger import globalLogBeginner
 
+from registryd.assemble import adoption as adoption_of
 from registryd.daemon import StartError
+from registryd.storage.configured import UnknownDriverError, make_driver
 from registryd.tap import Registries, load_all, standard_observer
 
 
@@ -47,3 +49,26 @@ def check_config(configs: tuple[str, ...]) -> None:
         if config.unbuilt:
             click.echo(f"{config.source}: not supported yet: {', '.join(config.unbuilt)}")
         click.echo(f"{config.source}: can be served")
+
+
+@main.command("adopt-cache")
+@click.option("-d", "--dry-run", is_flag=True, help="Tell what would be adopted.")
+@click.argument("config", metavar="[CONFIG]", required=False)
+def adopt_cache(config: str | None, dry_run: bool) -> None:
+    """Take over a cache that another program has filled: from now on it is a mirror, and expires."""
+    try:
+        (loaded,) = load_all([config] if config else [])
+        driver = make_driver(loaded)
+        adoption = adoption_of(loaded, driver)
+        if adoption is None:
+            raise StartError(f"{loaded.source}: proxy: nothing is mirrored")
+        driver.lock(False)
+        for adopted in adoption.planned():
+            moved = f"{adopted.before} -> {adopted.name}" if adopted.name != adopted.before else adopted.name
+            click.echo(f"{moved}: a mirror of {adopted.upstream}")
+            if not dry_run:
+                adoption.adopt(adopted)
+    except (StartError, UnknownDriverError) as error:
+        raise SystemExit(f"registryd: {error}") from None
+    except OSError as error:
+        raise SystemExit(f"registryd: {error.filename or loaded.storage.rootdirectory}: {error.strerror}") from None

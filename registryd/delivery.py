@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+from typing import Protocol
 
 import attrs
 from twisted.internet.defer import Deferred, maybeDeferred
@@ -19,6 +20,13 @@ TURN = 256 * 1024
 READ_AHEAD = 4 * TURN
 
 
+class ReadsTurns(Protocol):
+    """What a delivery reads from."""
+
+    def read_turn(self, start: int, stop: int) -> Deferred[bytes]:
+        """Some bytes from ``start`` on, at most up to ``stop``."""
+
+
 def blob_reader(descriptor: Descriptor, content: IContentReader, in_thread: InThread) -> IBlobReader:
     """A blob over content of the storage, one with a file where the content has one."""
     if content.fileno() is None:
@@ -31,12 +39,13 @@ def blob_reader(descriptor: Descriptor, content: IContentReader, in_thread: InTh
 class BlobReader:
     """A blob in content that is not local: every read waits for another machine, so it runs in a thread."""
 
+    at_hand = False
     descriptor: Descriptor
     _content: IContentReader
     _in_thread: InThread
 
     def deliver_to(self, consumer: IConsumer, start: int, stop: int) -> Deferred[None]:
-        return _Delivery(self, consumer, start, stop).begin()
+        return Delivery(self, consumer, start, stop).begin()
 
     def read(self, start: int, stop: int) -> bytes:
         return self._content.read(start, stop)
@@ -53,6 +62,8 @@ class BlobReader:
 class FileBlobReader(BlobReader):
     """A blob in a local file: read at once, a turn at a time, while the system reads ahead."""
 
+    at_hand = True
+
     def read_turn(self, start: int, stop: int) -> Deferred[bytes]:
         os.posix_fadvise(self.fileno(), stop, READ_AHEAD, os.POSIX_FADV_WILLNEED)
         return maybeDeferred(self._content.read, start, stop)
@@ -64,13 +75,16 @@ class FileBlobReader(BlobReader):
 
 
 @implementer(IPushProducer)
-class _Delivery:
-    """Reads a turn, writes it, and reads the next while the consumer does not ask to pause."""
+class Delivery:
+    """Reads a turn, writes it, and reads the next while the consumer does not ask to pause.
 
-    def __init__(self, reader: BlobReader, consumer: IConsumer, start: int, stop: int) -> None:
+    ``position`` is the offset of the first byte that was not written.
+    """
+
+    def __init__(self, reader: ReadsTurns, consumer: IConsumer, start: int, stop: int) -> None:
         self._reader = reader
         self._consumer = consumer
-        self._position = start
+        self.position = start
         self._stop = stop
         self._done: Deferred[None] | None = Deferred()
         self._paused = False
@@ -99,10 +113,10 @@ class _Delivery:
         self._reading = True
         # A loop, not a recursion: a read of a local file has its result at once.
         while self._done is not None and not self._paused:
-            if self._position >= self._stop:
+            if self.position >= self._stop:
                 self._end(None)
                 break
-            turn = self._reader.read_turn(self._position, min(self._stop, self._position + TURN))
+            turn = self._reader.read_turn(self.position, min(self._stop, self.position + TURN))
             if not turn.called:
                 turn.addCallbacks(self._came, self._end)
                 return
@@ -120,7 +134,7 @@ class _Delivery:
         if not data:
             self._end(Failure(OSError("content ended before its size")))
             return
-        self._position += len(data)
+        self.position += len(data)
         self._consumer.write(data)
 
     def _end(self, failure: Failure | None) -> None:

@@ -6,10 +6,8 @@ threads. No method is a coroutine: the read path is what most requests take.
 
 from __future__ import annotations
 
-import json
 from bisect import bisect_right
 from collections.abc import Callable, Iterable, Sequence
-from itertools import islice
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -49,6 +47,7 @@ from registryd.model import (
     refuse_ambiguity,
     told_media_type,
 )
+from registryd.pages import names_page, referrers_page
 from registryd.parts import Parts
 from registryd.promises import Promises
 from registryd.reference import Digest, Reference, RepositoryName, Tag
@@ -63,12 +62,6 @@ _T = TypeVar("_T")
 CACHED_MANIFESTS = 32 * 1024 * 1024
 """Bytes of manifests that are kept in memory; they are immutable, and served only while their link stands."""
 
-
-REFERRERS_PAGE = 4 * 1024 * 1024 - 4096
-"""Bytes of a page of referrers: clients take 4 MiB of a manifest at the most."""
-
-_DESCRIPTOR = 1024  # Bytes of a descriptor without its annotations, at the most.
-
 SLOW_PUSH = 0.1
 """A push that took longer than this part of the grace renews once more what it relies on."""
 
@@ -81,14 +74,14 @@ class LocalRegistry:
         self, driver: IStorageDriver, rules: Rules, grace: float, in_thread: InThread, now: Callable[[], float]
     ) -> None:
         self._driver = driver
-        self._tree = Tree(driver)
+        self.tree = Tree(driver)
         self._rules = rules
         self._grace = grace
         self._in_thread = in_thread
         self._now = now
-        self._promises = Promises.for_grace(driver, now, grace)
+        self.promises = Promises.for_grace(driver, now, grace)
         self._manifests = ManifestCache(CACHED_MANIFESTS)
-        self.uploads = Uploads(self._tree, in_thread, now)
+        self.uploads = Uploads(self.tree, in_thread, now)
 
     def _read(self, call: Callable[..., _T], *arguments: Any) -> Deferred[_T]:
         """Run a read of bounded length: at once where the driver answers from local files."""
@@ -137,7 +130,7 @@ class LocalRegistry:
         return self._in_thread(self._delete_tag, name, tag)
 
     def repositories(self, count: int | None, after: str) -> Deferred[Page]:
-        return self._in_thread(lambda: _page(self._tree.repositories(after), count))
+        return self._in_thread(lambda: names_page(self.tree.repositories(after), count))
 
     def tags(self, name: RepositoryName, count: int | None, after: str) -> Deferred[Page]:
         return self._in_thread(self._tags, name, count, after)
@@ -148,14 +141,14 @@ class LocalRegistry:
         return self._in_thread(self._referrers, name, subject, artifact_type, after)
 
     def _unknown(self, name: RepositoryName, error: RegistryError) -> RegistryError:
-        return error if self._tree.has_repository(name) else NameUnknown(detail={"name": name})
+        return error if self.tree.has_repository(name) else NameUnknown(detail={"name": name})
 
     def _stored_blob(self, name: RepositoryName, digest: Digest) -> Digest:
         """The digest under which a blob that a repository holds is stored; its link is renewed."""
-        link = self._tree.layer(name, digest)
+        link = self.tree.layer(name, digest)
         if link is None:
             raise self._unknown(name, BlobUnknown(detail={"digest": str(digest)}))
-        self._promises.keep_link(layout.layer_link(name, digest), link)
+        self.promises.keep_link(layout.layer_link(name, digest), link)
         return link.digest
 
     def _kept(self, digest: Digest, error: RegistryError) -> Stat:
@@ -164,7 +157,7 @@ class LocalRegistry:
         It is looked for twice: a collector that puts back what was used meanwhile takes it away for an instant.
         """
         path = layout.blob_data(digest)
-        stat = self._promises.keep(path) or self._promises.keep(path)
+        stat = self.promises.keep(path) or self.promises.keep(path)
         if stat is None:
             _log.error("{path}: missing behind a link", path=path)
             raise error
@@ -191,10 +184,10 @@ class LocalRegistry:
         """The digest and size of a manifest that a repository holds; all on the way to it is renewed."""
         unknown = ManifestUnknown(detail={"reference": str(reference)})
         digest = reference if isinstance(reference, Digest) else self._tagged(name, reference)
-        revision = self._tree.revision(name, digest) if digest is not None else None
+        revision = self.tree.revision(name, digest) if digest is not None else None
         if digest is None or revision is None:
             raise self._unknown(name, unknown)
-        self._promises.keep_link(layout.revision_link(name, digest), revision)
+        self.promises.keep_link(layout.revision_link(name, digest), revision)
         return digest, self._kept(digest, unknown).size
 
     def _loaded(self, found: tuple[Digest, int], name: RepositoryName) -> Manifest | Deferred[Manifest]:
@@ -206,10 +199,10 @@ class LocalRegistry:
     def _tagged(self, name: RepositoryName, tag: Tag) -> Digest | None:
         """What a tag names; its link is renewed."""
         path = layout.tag_link(name, tag)
-        link = self._tree.link(path)
+        link = self.tree.link(path)
         if link is None:
             return None
-        self._promises.keep_link(path, link)
+        self.promises.keep_link(path, link)
         return link.digest
 
     def _load(self, name: RepositoryName, digest: Digest) -> Manifest:
@@ -236,25 +229,27 @@ class LocalRegistry:
 
     def _as_pushed(self, name: RepositoryName, manifest: Manifest, named: bool) -> Manifest:
         """A manifest with the type that it was pushed with to a repository."""
-        pushed_as = None if named else self._tree.media_type(name, manifest.digest)
+        pushed_as = None if named else self.tree.media_type(name, manifest.digest)
         if pushed_as is None or not is_media_type(pushed_as):
             return manifest
         return Manifest(pushed_as, manifest.digest, manifest.content)
 
     def _mount_blob(self, name: RepositoryName, digest: Digest, source: RepositoryName | None) -> Descriptor:
+        self.tree.refuse_mirrored(name)
         unknown = BlobUnknown(detail={"digest": str(digest)})
         stored = digest
         if source is not None:
-            link = self._tree.layer(source, digest)
+            link = self.tree.layer(source, digest)
             if link is None:
                 raise unknown
             stored = link.digest
-        if not self._promises.renew_data(stored):
+        if not self.promises.renew_data(stored):
             raise unknown
-        self._tree.write_link(layout.layer_link(name, digest), stored)
+        self.tree.write_link(layout.layer_link(name, digest), stored)
         return Descriptor(OCTET_STREAM, digest, self._driver.stat(layout.blob_data(stored)).size)
 
     def _put_manifest(self, name: RepositoryName, manifest: Manifest, tags: Sequence[Tag]) -> Digest | None:
+        self.tree.refuse_mirrored(name)
         refuse_ambiguity(manifest.content)
         told, _ = told_media_type(manifest.content)
         if not manifest.media_type:
@@ -269,17 +264,17 @@ class LocalRegistry:
             self._renew_parts(name, manifest.digest, document)
             self._driver.put_content(layout.blob_data(manifest.digest), manifest.content)
             if subject is not None:
-                self._tree.write_link(layout.referrer_link(name, subject, manifest.digest), manifest.digest)
-            self._tree.put_revision(name, manifest.digest, untold)
+                self.tree.write_link(layout.referrer_link(name, subject, manifest.digest), manifest.digest)
+            self.tree.put_revision(name, manifest.digest, untold)
             if self._now() - began > self._grace * SLOW_PUSH:
                 # Before the tags: a push that is refused now has moved none.
                 self._renew_parts(name, manifest.digest, document)
             for tag in tags:
-                self._tree.put_tag(name, tag, manifest.digest)
+                self.tree.put_tag(name, tag, manifest.digest)
         return subject
 
     def _renew_parts(self, name: RepositoryName, digest: Digest, document: Document) -> None:
-        parts = Parts(self._tree, self._promises, self._rules, lambda child: self._load(name, child), name)
+        parts = Parts(self.tree, self.promises, self._rules, lambda child: self._load(name, child), name)
         missing = parts.renew(digest, document)
         if missing:
             # The repository may be none but for the folder that this push holds.
@@ -287,70 +282,66 @@ class LocalRegistry:
             raise ManifestBlobUnknown([str(part) for part in missing])
 
     def _delete_blob(self, name: RepositoryName, digest: Digest) -> None:
-        if not self._tree.exists(layout.layer_link(name, digest)):
+        if not self.tree.exists(layout.layer_link(name, digest)):
             raise self._unknown(name, BlobUnknown(detail={"digest": str(digest)}))
         try:
             with self._driver.guard(layout.repository(name), True):
-                self._tree.delete_link(layout.layer_link(name, digest), layout.layers(name))
+                self.tree.delete_link(layout.layer_link(name, digest), layout.layers(name))
         except FileNotFoundError:
             raise self._unknown(name, BlobUnknown(detail={"digest": str(digest)})) from None
 
     def _delete_manifest(self, name: RepositoryName, digest: Digest) -> None:
-        if not self._tree.exists(layout.revision_link(name, digest)):
+        if not self.tree.exists(layout.revision_link(name, digest)):
             raise self._unknown(name, ManifestUnknown(detail={"reference": str(digest)}))
         subject = self._subject_of(name, digest)
         # A push may have written the revision with its tags to come, or be moving a tag away from what is deleted here.
         with self._driver.guard(layout.repository(name), True):
-            for tag in self._tree.tags(name):
-                if self._tree.tag(name, tag) == digest:
-                    self._tree.delete_tag(name, tag)
+            for tag in self.tree.tags(name):
+                if self.tree.tag(name, tag) == digest:
+                    self.tree.delete_tag(name, tag)
             try:
-                self._tree.delete_revision(name, digest)
+                self.tree.delete_revision(name, digest)
             except FileNotFoundError:
                 raise ManifestUnknown(detail={"reference": str(digest)}) from None
             if subject is not None:
-                self._tree.delete_referrer(name, subject, digest)
+                self.tree.delete_referrer(name, subject, digest)
 
     def _delete_tag(self, name: RepositoryName, tag: Tag) -> None:
-        if not self._tree.exists(layout.tag_link(name, tag)):
+        if not self.tree.exists(layout.tag_link(name, tag)):
             raise self._unknown(name, ManifestUnknown(detail={"reference": tag}))
         try:
             with self._driver.guard(layout.repository(name), True):
-                self._tree.delete_tag(name, tag)
+                self.tree.delete_tag(name, tag)
         except FileNotFoundError:
             raise self._unknown(name, ManifestUnknown(detail={"reference": tag})) from None
 
     def _tags(self, name: RepositoryName, count: int | None, after: str) -> Page:
-        names = self._tree.tags(name)
-        if not names and not self._tree.has_repository(name):
+        names = self.tree.tags(name)
+        if not names and not self.tree.has_repository(name):
             raise NameUnknown(detail={"name": name})
         following = names[bisect_right(names, after) :]
-        return _page((tag for tag in following if self._tree.exists(layout.tag_link(name, tag))), count)
+        return names_page((tag for tag in following if self.tree.exists(layout.tag_link(name, tag))), count)
 
     def _referrers(
         self, name: RepositoryName, subject: Digest, artifact_type: str | None, after: Digest | None
     ) -> ReferrerPage:
-        digests = {*self._tree.referrers(name, subject), *self._listed_referrers(name, subject)}
-        page: list[Referrer] = []
-        size = 0
-        for digest in sorted(digest for digest in digests if after is None or digest > after):
-            referrer = self._referrer(name, digest, subject)
-            if referrer is None or (artifact_type is not None and referrer.artifact_type != artifact_type):
-                continue
-            size += _DESCRIPTOR + len(json.dumps(referrer.annotations))
-            if page and size > REFERRERS_PAGE:
-                return ReferrerPage(page, True)
-            page.append(referrer)
-        return ReferrerPage(page, False)
+        digests = {*self.tree.referrers(name, subject), *self._listed_referrers(name, subject)}
+        following = sorted(digest for digest in digests if after is None or digest > after)
+        referrers = (self._referrer(name, digest, subject) for digest in following)
+        return referrers_page(
+            referrer
+            for referrer in referrers
+            if referrer is not None and (artifact_type is None or referrer.artifact_type == artifact_type)
+        )
 
     def _listed_referrers(self, name: RepositoryName, subject: Digest) -> Iterable[Digest]:
         """The referrers that clients of a registry without referrers API have listed under a tag."""
-        digest = self._tree.tag(name, subject.referrers_tag)
+        digest = self.tree.tag(name, subject.referrers_tag)
         document = self._document(name, digest) if digest else None
         return [part.descriptor.digest for part in document.manifests] if document else []
 
     def _referrer(self, name: RepositoryName, digest: Digest, subject: Digest) -> Referrer | None:
-        if self._tree.revision(name, digest) is None:
+        if self.tree.revision(name, digest) is None:
             return None
         document = self._document(name, digest)
         if document is None or document.subject is None or document.subject.digest != subject:
@@ -368,11 +359,3 @@ class LocalRegistry:
             return read_document(self._load(name, digest))
         except (ManifestUnknown, ManifestInvalid):
             return None
-
-
-def _page(names: Iterable[str], count: int | None) -> Page:
-    """The first names of an ordered list."""
-    if count is None:
-        return Page(tuple(names), False)
-    first = tuple(islice(names, count + 1))
-    return Page(first[:count], len(first) > count)

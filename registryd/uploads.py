@@ -100,6 +100,22 @@ class Uploads:
         self._check(name, id)
         return UploadStatus(id, self._tree.driver.stat(layout.upload_data(name, id)).size)
 
+    def claim(self, name: RepositoryName, digest: Digest) -> BlobWriter:
+        """The session of a blob on its way from an upstream, with all that came before; blocks while that is hashed.
+
+        Nobody else, in any process, holds it meanwhile. What is written to it is stored as soon as it comes.
+
+        Errors:
+            BlockingIOError: somebody else holds it.
+        """
+        id = layout.fill_id(digest)
+        content = self._tree.driver.writer(layout.upload_data(name, id), True)
+        try:
+            return BlobWriter(self, name, id, content, _Hashed.of(content, digest.algorithm), 1)
+        except BaseException:
+            content.close()
+            raise
+
     def purge(self, age: float, dry_run: bool) -> int:
         """End the sessions that were started longer than ``age`` seconds ago; the number of them."""
         purged = 0
@@ -124,7 +140,7 @@ class Uploads:
             return False
         try:
             if not dry_run:
-                self._forget(name, id)
+                self.forget(name, id)
         finally:
             if content is not None:
                 content.close()
@@ -136,13 +152,14 @@ class Uploads:
             raise UploadUnknown()
 
     def _start(self, name: RepositoryName, algorithm: str) -> IBlobWriter:
+        self._tree.refuse_mirrored(name)
         hashed = _Hashed(algorithm, new_hash(algorithm))
         id = str(uuid4())
         try:
             self._write_started(name, id)
             content = self._tree.driver.writer(layout.upload_data(name, id), True)
         except OSError:
-            self._forget(name, id)
+            self.forget(name, id)
             raise
         return BlobWriter(self, name, id, content, hashed)
 
@@ -188,7 +205,8 @@ class Uploads:
             pass
         return max(times, default=self._now())
 
-    def _forget(self, name: RepositoryName, id: str) -> None:
+    def forget(self, name: RepositoryName, id: str) -> None:
+        """End a session, whoever writes to it, and forget what has come; it may have ended."""
         try:
             self._tree.driver.delete(layout.upload(name, id))
         except FileNotFoundError:
@@ -201,13 +219,13 @@ class Uploads:
         if hashed is None or hashed.algorithm != digest.algorithm:
             hashed = _Hashed.of(content, digest.algorithm)
         if hashed.state.hexdigest() != digest.hex:
-            self._forget(writer.name, writer.id)
+            self.forget(writer.name, writer.id)
             raise DigestInvalid(detail={"digest": str(digest)})
         try:
             content.sync()
         except OSError:
             # What is lost is told once: another sync would succeed, and the blob be gone after a power cut.
-            self._forget(writer.name, writer.id)
+            self.forget(writer.name, writer.id)
             raise
         if not self._tree.exists(layout.upload_data(writer.name, writer.id)):
             raise UploadUnknown()
@@ -216,18 +234,30 @@ class Uploads:
             self._tree.driver.move(layout.upload_data(writer.name, writer.id), layout.blob_data(digest))
         except FileNotFoundError:
             raise UploadUnknown() from None
-        self._forget(writer.name, writer.id)
+        self.forget(writer.name, writer.id)
         return Descriptor(OCTET_STREAM, digest, content.size)
 
 
 @implementer(IBlobWriter)
 class BlobWriter:
-    """One session while a request writes to it; a thread stores and hashes what comes, in batches."""
+    """One session while a request writes to it; a thread stores and hashes what comes, in batches.
+
+    Nothing is handed to the thread before ``batch`` bytes have come. ``on_stored`` is told the size of what is stored,
+    on the reactor's thread, whenever that has grown.
+    """
 
     def __init__(
-        self, uploads: Uploads, name: RepositoryName, id: str, content: IContentWriter, hashed: _Hashed | None
+        self,
+        uploads: Uploads,
+        name: RepositoryName,
+        id: str,
+        content: IContentWriter,
+        hashed: _Hashed | None,
+        batch: int = BATCH,
     ) -> None:
         self._uploads = uploads
+        self._batch = batch
+        self.on_stored: Callable[[int], None] = lambda size: None
         self.name = name
         self.id = id
         self.content = content
@@ -253,11 +283,10 @@ class BlobWriter:
         self._gather(data)
         self._pending_size += len(data)
         self.size += len(data)
-        if self._pending_size < BATCH:
-            return
         if self._storing is None:
-            self._store_batch()
-        elif not self._paused and self._producer is not None:
+            if self._pending_size >= self._batch:
+                self._store_batch()
+        elif self._pending_size >= BATCH and not self._paused and self._producer is not None:
             self._paused = True
             self._producer.pauseProducing()
 
@@ -272,6 +301,15 @@ class BlobWriter:
         else:
             self._pending.append(bytearray(data))
 
+    @property
+    def stored(self) -> int:
+        """How many bytes can be read from the session's content."""
+        return self.content.size
+
+    def holds(self, digest: Digest) -> bool:
+        """Whether the session holds the whole of a blob; before anything is written to it."""
+        return self.hashed is not None and self.hashed.state.hexdigest() == digest.hex
+
     def suspend(self) -> Deferred[int]:
         return self._end(self._suspend)
 
@@ -285,7 +323,7 @@ class BlobWriter:
         return self._end(self._forget, despite_failure=True)
 
     def _forget(self) -> None:
-        self._uploads._forget(self.name, self.id)
+        self._uploads.forget(self.name, self.id)
 
     def _suspend(self) -> int:
         self._uploads._remember(self.id, self.hashed)
@@ -306,10 +344,11 @@ class BlobWriter:
 
     def _stored(self, _: None) -> None:
         self._storing = None
+        self.on_stored(self.content.size)
         if self._idle is not None:
             self._idle.callback(None)
             return
-        if self._pending_size >= BATCH:
+        if self._pending_size >= self._batch:
             self._store_batch()
         if self._paused and self._producer is not None:
             self._paused = False

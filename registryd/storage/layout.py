@@ -12,10 +12,10 @@
                 tags/<tag>/current/link                                 what a tag names
                 tags/<tag>/index/<alg>/<hex>/link                       what a tag has named
                 referrers/<alg>/<subject>/<alg>/<hex>/link          *   a manifest whose subject is that one
-                tags/<tag>/checked                                  *   a mirrored tag: its time is that of the last check
+                tags/<tag>/checked                                  *   what the upstream told of the tag, and when
             _uploads/<id>/data, startedat                               an upload session
-            _uploads/<alg>-<hex>/data                               *   a blob on its way from an upstream
-            _mirror                                                 *   the repository mirrors the upstream that it names
+            _uploads/<alg>-<hex>/data, size                         *   a blob on its way from an upstream
+            _mirror                                                 *   the upstream that the repository mirrors
             _upstream/tags, referrers/<alg>/<hex>                   *   lists that the upstream told, and when
         _trash/<run>/                                               *   what a run of the collector has set aside
 
@@ -27,6 +27,7 @@ Source: Distribution, registry/storage/paths.go.
 
 from __future__ import annotations
 
+import re
 from typing import Final
 
 from registryd.reference import Digest, RepositoryName, Tag
@@ -34,6 +35,14 @@ from registryd.reference import Digest, RepositoryName, Tag
 ROOT: Final = "/docker/registry/v2"
 REPOSITORIES: Final = f"{ROOT}/repositories"
 TRASH: Final = f"{ROOT}/_trash"
+BLOBS: Final = f"{ROOT}/blobs"
+
+_TEMPORARY = re.compile(r".*\.[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\.tmp", re.ASCII | re.DOTALL)
+
+
+def is_temporary(name: str) -> bool:
+    """Whether a name is that of content that is being written, or was, by whoever then died."""
+    return _TEMPORARY.fullmatch(name) is not None
 
 
 def blob_data(digest: Digest) -> str:
@@ -54,6 +63,10 @@ def layer_link(name: RepositoryName, digest: Digest) -> str:
 
 def manifests(name: RepositoryName) -> str:
     return f"{REPOSITORIES}/{name}/_manifests"
+
+
+def revisions(name: RepositoryName) -> str:
+    return f"{REPOSITORIES}/{name}/_manifests/revisions"
 
 
 def revision_link(name: RepositoryName, digest: Digest) -> str:
@@ -127,3 +140,8 @@ def upstream_referrers(name: RepositoryName, subject: Digest) -> str:
 def fill_id(digest: Digest) -> str:
     """The upload session of a blob on its way from an upstream, found by its digest."""
     return f"{digest.algorithm}-{digest.hex}"
+
+
+def upload_size(name: RepositoryName, id: str) -> str:
+    """How large a blob on its way will be, for processes that follow it."""
+    return f"{REPOSITORIES}/{name}/_uploads/{id}/size"

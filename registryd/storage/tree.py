@@ -12,7 +12,7 @@ from collections.abc import Iterator
 import attrs
 from twisted.logger import Logger
 
-from registryd.errors import DigestInvalid
+from registryd.errors import DigestInvalid, Unsupported
 from registryd.interfaces import IStorageDriver
 from registryd.reference import ALGORITHMS, Digest, RepositoryName, Tag, is_name, is_tag
 from registryd.storage import layout
@@ -91,6 +91,15 @@ class Tree:
     def has_repository(self, name: RepositoryName) -> bool:
         """Whether a repository holds, or has held, anything."""
         return self.exists(layout.manifests(name)) or self.exists(layout.layers(name))
+
+    def refuse_mirrored(self, name: RepositoryName) -> None:
+        """Refuse a push into a repository that mirrors an upstream: what it holds expires.
+
+        Errors:
+            Unsupported: it does.
+        """
+        if self.exists(layout.mirror(name)):
+            raise Unsupported(f"{name} mirrors another registry, and takes no pushes")
 
     def repositories(self, after: str = "", holding: str = "_manifests") -> Iterator[RepositoryName]:
         """The repositories with a folder, in the order of their names' bytes, that come after a name."""

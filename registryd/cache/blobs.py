@@ -1,0 +1,118 @@
+"""Blobs of mirrored repositories: what is there, what is coming, and what only passes through."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from registryd.cache.fills import Fillable, Fills
+from registryd.cache.following import GrowingReader, PassingReader
+from registryd.cache.once import Once
+from registryd.cache.source import Source
+from registryd.errors import BlobUnknown, NameUnknown, StorageFull, UpstreamUnavailable
+from registryd.interfaces import IBlobReader, IReader
+from registryd.model import OCTET_STREAM, Descriptor
+from registryd.reference import Digest, RepositoryName
+
+_UNKNOWN = (BlobUnknown, NameUnknown)
+
+SMALL = 64 * 1024
+"""Bytes of a blob that is not answered before all of it is verified."""
+
+NO_ROOM = 60.0
+"""Seconds for which a storage without room is not tried again."""
+
+
+class Blobs:
+    """The blobs that mirror one upstream, over what is cached of them."""
+
+    def __init__(self, source: Source, cached: IReader, fills: Fills) -> None:
+        self._source = source
+        self._cached = cached
+        self._fills = fills
+        self._full_until = 0.0
+        self._looks: Once[bool] = Once()
+
+    def open(self, name: RepositoryName, digest: Digest) -> Deferred[IBlobReader]:
+        """A blob, open for reading; see IReader.open_blob."""
+        return self._cached.open_blob(name, digest).addErrback(self._missing, self._open, name, digest)
+
+    def resolve(self, name: RepositoryName, digest: Digest) -> Deferred[Descriptor]:
+        """What a blob is; nothing is fetched for that. See IReader.resolve_blob."""
+        return self._cached.resolve_blob(name, digest).addErrback(self._missing, self._resolve, name, digest)
+
+    def _missing(self, failure: Failure, instead: Any, name: RepositoryName, digest: Digest) -> Deferred[Any]:
+        failure.trap(*_UNKNOWN)
+        return Deferred.fromCoroutine(self._ask(instead, failure, name, digest))
+
+    async def _ask(self, instead: Any, failure: Failure, name: RepositoryName, digest: Digest) -> Any:
+        """Do what the cache could not, with the upstream, where that may be asked."""
+        detail = {"digest": str(digest)}
+        if (name, str(digest)) in self._source.absent:
+            raise BlobUnknown(detail=detail)
+        if not await self._source.in_thread(self._source.mirrored.may_fill, name):
+            failure.raiseException()
+        try:
+            return await instead(Fillable(name, self._source.remote_name(name), digest))
+        except BlobUnknown:
+            self._source.absent[name, str(digest)] = True
+            raise
+        except UpstreamUnavailable as error:
+            raise BlobUnknown(self._source.unavailable(error), detail=detail) from error
+
+    async def _resolve(self, blob: Fillable) -> Descriptor:
+        fill = self._fills.under_way(blob)
+        if fill is not None and fill.size is not None:
+            return Descriptor(OCTET_STREAM, blob.digest, fill.size)
+        try:
+            return await self._source.upstream.resolve_blob(blob.remote, blob.digest)
+        except BlobUnknown:
+            # Some registries answer HEAD of a blob that they have with 404 or 401: the head of a GET tells the size.
+            return await self._fetched_head(blob)
+
+    async def _fetched_head(self, blob: Fillable) -> Descriptor:
+        fetch = await self._source.upstream.fetch_blob(blob.remote, blob.digest, 0)
+        fetch.abandon()
+        if fetch.size is None:
+            raise UpstreamUnavailable("the upstream does not tell the size of the blob")
+        return Descriptor(OCTET_STREAM, blob.digest, fetch.size)
+
+    async def _open(self, blob: Fillable) -> IBlobReader:
+        if self._source.clock.seconds() < self._full_until:
+            return await self._pass_through(blob)
+        key = blob.name, blob.digest
+        if self._fills.under_way(blob) is None and await self._looks.do(key, lambda: self._is_here(blob)):
+            return await self._cached.open_blob(blob.name, blob.digest)
+        fill = self._fills.of(blob)
+        try:
+            await fill.opened()
+            if fill.size is None or fill.size <= SMALL:
+                await fill.done()
+        except StorageFull:
+            self._full_until = self._source.clock.seconds() + NO_ROOM
+            return await self._pass_through(blob)
+        if fill.is_complete:
+            return await self._cached.open_blob(blob.name, blob.digest)
+        assert fill.size is not None
+        descriptor = Descriptor(OCTET_STREAM, blob.digest, fill.size)
+        passing = PassingReader(descriptor, blob, self._source.upstream)
+        return GrowingReader(descriptor, fill, passing, self._source)
+
+    async def _is_here(self, blob: Fillable) -> bool:
+        """Whether the blob came meanwhile; or another repository holds it, and the upstream says that this one does."""
+        mirrored = self._source.mirrored
+        size = await self._source.in_thread(mirrored.has_bytes, blob.digest)
+        if size is None:
+            return False
+        if await self._source.in_thread(mirrored.tree.layer, blob.name, blob.digest) is not None:
+            return True
+        try:
+            told = await self._source.upstream.resolve_blob(blob.remote, blob.digest)
+        except BlobUnknown:
+            return False
+        return told.size == size and await self._source.in_thread(mirrored.link_blob, blob.name, blob.digest)
+
+    async def _pass_through(self, blob: Fillable) -> IBlobReader:
+        return PassingReader(await self._resolve(blob), blob, self._source.upstream)

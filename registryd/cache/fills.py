@@ -1,0 +1,460 @@
+"""Blobs on their way from an upstream: each is fetched once, and read by everybody while it comes.
+
+What has come lies in an upload session that is found by the blob's digest. Whoever holds its lock fetches; all others,
+in this process and in others, read what is stored. When that process ends, however it does, the next that looks takes
+the lock, and goes on where the bytes end.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import attrs
+from twisted.internet.defer import CancelledError, Deferred, DeferredList, fail, succeed
+from twisted.internet.interfaces import IProducer, IPushProducer
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+from zope.interface import implementer
+
+from registryd.cache.source import Source
+from registryd.errors import BlobUnknown, DigestInvalid, RegistryError, StorageFull, UploadUnknown, UpstreamUnavailable
+from registryd.interfaces import IBlobWriter, IContentReader, IFetch, IViewConsumer, PeerGone, Space
+from registryd.reference import Digest, RepositoryName
+from registryd.storage import layout
+from registryd.uploads import BlobWriter, Uploads, tell_full
+
+_log = Logger()
+
+LOOK = 0.05
+"""Seconds between two looks at what another process fetches."""
+
+DELAYS = (0.5, 1.0, 2.0, 4.0, 8.0)
+"""Seconds before an upstream that broke off is asked again; once more after each of them without a byte between."""
+
+MOST_FETCHES = 100
+"""How often one blob is asked for at most, however many bytes each answer brings."""
+
+MOST_BEGINNINGS = 3
+"""How often what has come is given up at most, and the blob begun anew, before its fill fails."""
+
+STOPPING = "the daemon is stopping"
+
+
+class _BegunAnewError(Exception):
+    """What lay in the session cannot be gone on with, and is gone."""
+
+
+@attrs.frozen
+class Elsewhere:
+    """Another process fetches: how many bytes it has stored, and how many they will be, where that is known."""
+
+    stored: int
+    size: int | None
+
+
+@attrs.frozen
+class Fillable:
+    """Where a blob comes from, and where to: its name in the tree, and the one that the upstream knows it by."""
+
+    name: RepositoryName
+    remote: RepositoryName
+    digest: Digest
+
+
+class Fills:
+    """The blobs of one upstream that are on their way."""
+
+    def __init__(self, source: Source, uploads: Uploads, space: Space) -> None:
+        self.source = source
+        self.uploads = uploads
+        self.space = space
+        self._under_way: dict[tuple[RepositoryName, Digest], Fill] = {}
+        self._stopped = False
+
+    def under_way(self, blob: Fillable) -> Fill | None:
+        """The fill of a blob, if there is one."""
+        return self._under_way.get((blob.name, blob.digest))
+
+    def of(self, blob: Fillable) -> Fill:
+        """The fill of a blob, begun if it is not under way.
+
+        Errors:
+            UpstreamUnavailable: the fills were stopped.
+        """
+        if self._stopped:
+            raise UpstreamUnavailable(STOPPING)
+        key = blob.name, blob.digest
+        fill = self._under_way.get(key)
+        if fill is None:
+            fill = self._under_way[key] = Fill(self, blob)
+            fill.begin().addBoth(lambda _: self._under_way.pop(key))
+        return fill
+
+    def stop(self) -> Deferred[None]:
+        """Leave what is under way as it is, and begin no more; fires when all is stored that came."""
+        self._stopped = True
+        return DeferredList([fill.stop() for fill in list(self._under_way.values())]).addCallback(lambda _: None)
+
+
+class Fill:
+    """One blob on its way.
+
+    ``is_complete``: whether all is verified and stored. ``size`` is None until it is known. ``available`` are the bytes
+    that may be read: the last one only when all are verified and stored, so that nobody ever gets a clean end of wrong
+    bytes. ``beginnings`` grows when what was available is gone and comes anew: who has read before must not go on.
+    """
+
+    def __init__(self, fills: Fills, blob: Fillable) -> None:
+        self._fills = fills
+        self._source = fills.source
+        self.blob = blob
+        self.size: int | None = None
+        self.available = 0
+        self.beginnings = 0
+        self.is_complete = False
+        self._error: RegistryError | None = None
+        self._made_room = False
+        self._stopping = False
+        self._fetch: IFetch | None = None
+        self._asked: Deferred[IFetch] | None = None
+        self._pause: Deferred[None] | None = None
+        self._waiting: list[tuple[Callable[[], bool], Deferred[None]]] = []
+        self._ended: Deferred[None] | None = None
+
+    def begin(self) -> Deferred[None]:
+        """Start; fires, whatever comes of it, when nothing more will."""
+        self._ended = Deferred.fromCoroutine(self._run()).addErrback(self._failed)
+        return self._ended
+
+    def opened(self) -> Deferred[None]:
+        """Fires when the size is known, or all is stored.
+
+        Errors:
+            UpstreamUnavailable, BlobUnknown: it cannot be fetched.
+            StorageFull: it cannot be stored.
+        """
+        return self._when(lambda: self.size is not None)
+
+    def grown(self, position: int) -> Deferred[None]:
+        """Fires when bytes beyond a position may be read.
+
+        Errors: as ``opened``, also when a part was read already.
+        """
+        return self._when(lambda: self.available > position)
+
+    def done(self) -> Deferred[None]:
+        """Fires when all is verified and stored.
+
+        Errors: as ``opened``.
+        """
+        return self._when(lambda: False)
+
+    def reader(self) -> IContentReader:
+        """What has come so far, open for reading.
+
+        Errors:
+            FileNotFoundError: the fill has failed, and left nothing.
+        """
+        driver = self._source.mirrored.tree.driver
+        try:
+            return driver.reader(layout.upload_data(self.blob.name, layout.fill_id(self.blob.digest)))
+        except FileNotFoundError:
+            return driver.reader(layout.blob_data(self.blob.digest))
+
+    def stop(self) -> Deferred[None]:
+        """Fetch no more, keep what came; fires when that is stored."""
+        self._stopping = True
+        if self._fetch is not None:
+            self._fetch.abandon()
+        for awaited in (self._asked, self._pause):
+            if awaited is not None:
+                awaited.cancel()
+        stopped: Deferred[None] = Deferred()
+        assert self._ended is not None
+        self._ended.addBoth(lambda _: stopped.callback(None))
+        return stopped
+
+    def _when(self, reached: Callable[[], bool]) -> Deferred[None]:
+        if self._error is not None:
+            return fail(self._error)
+        if self.is_complete or reached():
+            return succeed(None)
+        waiting: Deferred[None] = Deferred()
+        self._waiting.append((reached, waiting))
+        return waiting
+
+    def _tell(self) -> None:
+        waiting, self._waiting = self._waiting, []
+        for reached, deferred in waiting:
+            if self._error is not None:
+                deferred.errback(self._error)
+            elif self.is_complete or reached():
+                deferred.callback(None)
+            else:
+                self._waiting.append((reached, deferred))
+
+    def _found(self, stored: int) -> None:
+        """Take note of what is stored when it is looked for: less than before where it was lost meanwhile."""
+        if min(stored, self.available) < self.available:
+            self.beginnings += 1
+            self.available = stored
+        self._stored(stored)
+
+    def _stored(self, size: int) -> None:
+        if self.size is not None:
+            self.available = max(self.available, min(size, self.size - 1))
+            self._tell()
+
+    def _completed(self, size: int) -> None:
+        self.is_complete = True
+        self.size = self.available = size
+        self._tell()
+
+    def _failed(self, failure: Failure) -> None:
+        error = failure.value
+        if not isinstance(error, RegistryError):
+            _log.failure("{name}: {digest} was not fetched", failure, name=self.blob.name, digest=self.blob.digest)
+            # A storage that fails is one without room: what comes passes through it.
+            error = StorageFull() if isinstance(error, OSError) else UpstreamUnavailable("it could not be stored")
+        self._error = error
+        self._tell()
+
+    async def _run(self) -> None:
+        while not self._stopping:
+            try:
+                found = await self._source.in_thread(self._look).addErrback(tell_full)
+                size = await self._fill(found) if isinstance(found, BlobWriter) else found
+            except StorageFull:
+                await self._need_room()
+                continue
+            except (_BegunAnewError, UploadUnknown):
+                # The session was unusable; or who removes old ones took its folder just before it was claimed.
+                self.beginnings += 1
+                self.available = 0
+                if self.beginnings >= MOST_BEGINNINGS:
+                    raise UpstreamUnavailable("what came was lost again and again") from None
+                continue
+            if isinstance(size, int):
+                self._completed(size)
+                return
+            self.size = size.size if self.size is None else self.size
+            self._found(size.stored)
+            await self._sleep(LOOK)
+        raise UpstreamUnavailable(STOPPING)
+
+    def _look(self) -> BlobWriter | Elsewhere | int:
+        """The session to fetch into, or how far who has it is, or the size of the blob if it is there."""
+        there = self._size_if_there()
+        if there is not None:
+            return there
+        try:
+            return self._fills.uploads.claim(self.blob.name, self.blob.digest)
+        except BlockingIOError:
+            return self._elsewhere()
+
+    def _size_if_there(self) -> int | None:
+        tree = self._source.mirrored.tree
+        link = tree.layer(self.blob.name, self.blob.digest)
+        return self._source.mirrored.has_bytes(self.blob.digest) if link is not None else None
+
+    def _elsewhere(self) -> Elsewhere:
+        driver = self._source.mirrored.tree.driver
+        id = layout.fill_id(self.blob.digest)
+        try:
+            size = int(driver.get_content(layout.upload_size(self.blob.name, id)))
+            return Elsewhere(driver.stat(layout.upload_data(self.blob.name, id)).size, size)
+        except (FileNotFoundError, ValueError):
+            return Elsewhere(0, None)
+
+    async def _fill(self, writer: BlobWriter) -> int:
+        """Fetch what is missing, and make a blob of it; its size.
+
+        Errors:
+            StorageFull: there is no room; what was stored stays.
+            UpstreamUnavailable: the upstream broke off for good, or sent other content.
+            BlobUnknown: the upstream does not hold it.
+        """
+        try:
+            there = await self._source.in_thread(self._size_if_there)
+            if there is None:
+                self._found(writer.stored)
+                writer.on_stored = self._stored
+                await self._fetch_into(writer)
+        except BlobUnknown:
+            await writer.cancel()
+            await self._source.in_thread(self._source.mirrored.tidy, self.blob.name)
+            raise
+        except PeerGone:
+            await writer.suspend()  # Raises what the storage said when it wanted no more.
+            raise UpstreamUnavailable("the fetch was given up") from None
+        except _BegunAnewError:
+            await writer.revert(0)
+            raise
+        except Exception:
+            await writer.suspend()
+            raise
+        if there is not None:
+            # Who held the session has ended it between our first look and our claim.
+            await writer.cancel()
+            return there
+        return await self._commit(writer)
+
+    async def _commit(self, writer: IBlobWriter) -> int:
+        try:
+            size = (await writer.commit(self.blob.digest)).size
+        except DigestInvalid:
+            _log.error("{name}: the upstream sent other content for {digest}", **attrs.asdict(self.blob, recurse=False))
+            raise UpstreamUnavailable("the upstream sent content with another digest") from None
+        self._fills.space.came(size)
+        return size
+
+    async def _fetch_into(self, writer: BlobWriter) -> None:
+        if writer.holds(self.blob.digest):
+            await self._source.in_thread(self._source.mirrored.mark, self.blob.name)
+            return
+        left_over = writer.size
+        failures = 0
+        for _ in range(MOST_FETCHES):
+            begun = writer.size
+            try:
+                await self._fetch_rest(writer, left_over)
+                return
+            except UpstreamUnavailable as error:
+                failures = 0 if writer.size > begun else failures + 1
+                if self._fetch is None or self._stopping or failures >= len(DELAYS):
+                    raise
+                _log.warn(
+                    "{name}: {digest}: broken off after {size} bytes, asking again: {error}",
+                    **attrs.asdict(self.blob, recurse=False),
+                    size=writer.size,
+                    error=error,
+                )
+            await self._sleep(DELAYS[failures])
+            if self._stopping:
+                raise UpstreamUnavailable(STOPPING)
+        raise UpstreamUnavailable("the upstream broke off too often")
+
+    async def _fetch_rest(self, writer: BlobWriter, left_over: int) -> None:
+        fetch = await self._ask(writer.size)
+        try:
+            self._check(fetch, writer.size, left_over)
+            self._fetch = fetch
+            await self._source.in_thread(self._source.mirrored.mark, self.blob.name)
+            if self.size is None and fetch.size is not None:
+                await self._source.in_thread(self._note_size, fetch.size)
+                self.size = fetch.size
+            self._stored(writer.stored)
+            if self._stopping:
+                raise UpstreamUnavailable(STOPPING)
+            await fetch.deliver_to(_From(writer, writer.size - fetch.start))
+        finally:
+            fetch.abandon()
+        if self.size is not None and writer.size != self.size:
+            raise UpstreamUnavailable("the upstream's answer ended early")
+
+    async def _ask(self, start: int) -> IFetch:
+        self._asked = self._source.upstream.fetch_blob(self.blob.remote, self.blob.digest, start)
+        try:
+            return await self._asked
+        except CancelledError:
+            raise UpstreamUnavailable(STOPPING) from None
+        finally:
+            self._asked = None
+
+    def _check(self, fetch: IFetch, stored: int, left_over: int) -> None:
+        """Whether an answer can follow what is stored.
+
+        Errors:
+            UpstreamUnavailable: it cannot.
+            _BegunAnewError: as much as the whole was left over by another process, and it is not the blob.
+        """
+        if fetch.start > stored or (self.size is not None and fetch.size not in (None, self.size)):
+            raise UpstreamUnavailable("the upstream tells another size than before")
+        if fetch.size is not None and (stored > fetch.size or 0 < stored == fetch.size == left_over):
+            raise _BegunAnewError()
+
+    def _note_size(self, size: int) -> None:
+        """Tell processes that follow; they wait for the whole where this fails."""
+        try:
+            id = layout.fill_id(self.blob.digest)
+            noted = self._source.mirrored.tree.driver.writer(layout.upload_size(self.blob.name, id), True)
+        except OSError:
+            return
+        try:
+            noted.truncate(0)
+            noted.write([b"%d" % size])
+        except OSError:
+            pass
+        finally:
+            noted.close()
+
+    async def _need_room(self) -> None:
+        """Make room, once; where that does not help, give back what this blob took of it.
+
+        Errors:
+            StorageFull: there is none.
+        """
+        if not self._made_room and not self._stopping:
+            self._made_room = True
+            try:
+                if await self._fills.space.make_room():
+                    return
+            except Exception:  # noqa: BLE001 (whatever it is, there is no room)
+                _log.failure("no room could be made")
+        await self._source.in_thread(self._give_back)
+        raise StorageFull()
+
+    def _give_back(self) -> None:
+        """Remove what has come, unless another process goes on with it."""
+        name, id = self.blob.name, layout.fill_id(self.blob.digest)
+        try:
+            content = self._source.mirrored.tree.driver.writer(layout.upload_data(name, id), False)
+        except (FileNotFoundError, BlockingIOError):
+            return
+        try:
+            self._fills.uploads.forget(name, id)
+        finally:
+            content.close()
+
+    async def _sleep(self, seconds: float) -> None:
+        self._pause = deferLater(self._source.clock, seconds)
+        try:
+            await self._pause
+        except CancelledError:
+            pass
+        finally:
+            self._pause = None
+
+
+@implementer(IViewConsumer)
+class _From:
+    """Passes on what comes after a number of bytes: those that were sent again by an upstream that does not resume.
+
+    It stops its producer when the writer takes no more, since the storage failed while nobody was writing.
+    """
+
+    def __init__(self, writer: BlobWriter, skip: int) -> None:
+        self._writer = writer
+        self._skip = skip
+        self._producer: IPushProducer | None = None
+
+    def registerProducer(self, producer: IProducer, streaming: bool) -> None:
+        self._producer = IPushProducer(producer)
+        self._writer.registerProducer(producer, streaming)
+
+    def unregisterProducer(self) -> None:
+        self._producer = None
+        self._writer.unregisterProducer()
+
+    def write(self, data: bytes | memoryview) -> None:
+        if self._skip:
+            skipped = min(self._skip, len(data))
+            self._skip -= skipped
+            data = data[skipped:]
+        if not data:
+            return
+        size = self._writer.size
+        self._writer.write(data)
+        if self._writer.size == size and self._producer is not None:
+            self._producer.stopProducing()

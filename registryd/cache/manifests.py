@@ -1,0 +1,246 @@
+"""Manifests of mirrored repositories: when the upstream is asked about a tag, and what is served when it cannot be."""
+
+from __future__ import annotations
+
+from typing import Any
+
+import attrs
+from cachetools import TTLCache
+from twisted.internet.defer import Deferred
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+
+from registryd.cache.fills import LOOK
+from registryd.cache.once import Once
+from registryd.cache.source import REMEMBERED, Source
+from registryd.errors import ManifestInvalid, ManifestUnknown, NameUnknown, StorageFull, UpstreamUnavailable
+from registryd.interfaces import IReader
+from registryd.model import Descriptor, Manifest, read_document
+from registryd.promises import Promises
+from registryd.reference import Digest, Reference, RepositoryName, Tag
+from registryd.storage import layout
+from registryd.uploads import BlobWriter, Uploads, tell_full
+
+_log = Logger()
+_UNKNOWN = (ManifestUnknown, NameUnknown)
+
+
+@attrs.frozen
+class _Current:
+    """What a tag is, as far as that is known, and what is to be told with it."""
+
+    descriptor: Descriptor
+    warning: str | None = None
+
+
+class Manifests:
+    """The manifests that mirror one upstream, over what is cached of them."""
+
+    def __init__(self, source: Source, cached: IReader, uploads: Uploads, promises: Promises) -> None:
+        self._source = source
+        self._cached = cached
+        self._uploads = uploads
+        self._promises = promises
+        self._checks: Once[_Current | None] = Once()
+        self._fetches: Once[Manifest] = Once()
+        self._renewed: TTLCache[tuple[RepositoryName, Digest], bool] = TTLCache(
+            REMEMBERED, promises.interval, source.clock.seconds
+        )
+
+    def get(self, name: RepositoryName, reference: Reference) -> Deferred[Manifest]:
+        """A manifest; see IReader.get_manifest."""
+        if isinstance(reference, Digest):
+            found = self._cached.get_manifest(name, reference)
+            return found.addErrback(self._missing, name, reference).addCallback(self._renew, name)
+        return Deferred.fromCoroutine(self._tagged(name, reference)).addCallback(self._renew, name)
+
+    def resolve(self, name: RepositoryName, reference: Reference) -> Deferred[Descriptor]:
+        """What a manifest is; a tag that changed is not fetched for that. See IReader.resolve_manifest."""
+        if isinstance(reference, Digest):
+            return Deferred.fromCoroutine(self._resolve_digest(name, reference))
+        return Deferred.fromCoroutine(self._resolve_tag(name, reference))
+
+    def _missing(self, failure: Any, name: RepositoryName, digest: Digest) -> Deferred[Manifest]:
+        failure.trap(*_UNKNOWN)
+        return self._fetched(name, digest)
+
+    def _fetched(self, name: RepositoryName, digest: Digest) -> Deferred[Manifest]:
+        return self._fetches.do((name, digest), lambda: self._fetch(name, digest))
+
+    async def _resolve_digest(self, name: RepositoryName, digest: Digest) -> Descriptor:
+        try:
+            return await self._cached.resolve_manifest(name, digest)
+        except _UNKNOWN as unknown:
+            self._refuse_absent(name, digest)
+            if not await self._source.in_thread(self._source.mirrored.may_fill, name):
+                raise unknown
+        try:
+            return await self._source.upstream.resolve_manifest(self._source.remote_name(name), digest)
+        except ManifestUnknown:
+            self._source.absent[name, str(digest)] = True
+            raise
+        except UpstreamUnavailable as error:
+            raise self._unavailable(digest, error) from error
+
+    async def _resolve_tag(self, name: RepositoryName, tag: Tag) -> Descriptor:
+        current = await self._current(name, tag)
+        if current is None:
+            return await self._cached.resolve_manifest(name, tag)
+        cached = await self._cached_as(name, tag, current)
+        return cached.descriptor if cached else attrs.evolve(current.descriptor, warning=current.warning)
+
+    async def _tagged(self, name: RepositoryName, tag: Tag) -> Manifest:
+        current = await self._current(name, tag)
+        if current is None:
+            return await self._cached.get_manifest(name, tag)
+        cached = await self._cached_as(name, tag, current)
+        if cached is not None:
+            return cached
+        try:
+            manifest = await self.get(name, current.descriptor.digest)
+        except ManifestUnknown:
+            # Of two answers of an upstream that cannot be asked now, the older may be the one whose content is here.
+            linked = await self._source.in_thread(self._source.mirrored.linked, name, tag)
+            if linked is None or linked == current.descriptor.digest:
+                raise
+            warning = self._source.stale(name, UpstreamUnavailable(f"{tag} is {current.descriptor.digest} there"))
+            return attrs.evolve(await self._cached.get_manifest(name, linked), warning=warning)
+        await self._source.keep(self._source.mirrored.tag, name, tag, manifest.digest)
+        return attrs.evolve(manifest, warning=current.warning)
+
+    async def _cached_as(self, name: RepositoryName, tag: Tag, current: _Current) -> Manifest | None:
+        """What is cached under a tag, if that is what the tag is; all on the way to it is renewed."""
+        try:
+            manifest = await self._cached.get_manifest(name, tag)
+        except _UNKNOWN:
+            return None
+        if manifest.digest != current.descriptor.digest:
+            return None
+        return attrs.evolve(manifest, warning=current.warning)
+
+    async def _current(self, name: RepositoryName, tag: Tag) -> _Current | None:
+        """What a tag is; None where the repository is no mirror of this upstream.
+
+        Errors:
+            ManifestUnknown: the upstream does not have it; or cannot be asked, and nothing is cached.
+        """
+        # Looked at by one at a time: who finds it old just before another has asked would ask once more.
+        return await self._checks.do((name, tag), lambda: self._look(name, tag))
+
+    async def _look(self, name: RepositoryName, tag: Tag) -> _Current | None:
+        told = await self._source.read(self._source.mirrored.told, name, tag)
+        if told.descriptor is not None and self._source.is_fresh(told.checked):
+            return _Current(told.descriptor)
+        self._refuse_absent(name, tag)
+        if not await self._source.read(self._source.mirrored.may_fill, name):
+            return None
+        return await self._check(name, tag)
+
+    async def _check(self, name: RepositoryName, tag: Tag) -> _Current:
+        mirrored = self._source.mirrored
+        try:
+            descriptor = await self._source.upstream.resolve_manifest(self._source.remote_name(name), tag)
+        except ManifestUnknown:
+            self._source.absent[name, tag] = True
+            await self._source.keep(mirrored.drop_tag, name, tag)
+            raise
+        except UpstreamUnavailable as error:
+            linked = await self._source.in_thread(mirrored.linked, name, tag)
+            if linked is None:
+                raise self._unavailable(tag, error) from error
+            cached = await self._cached.resolve_manifest(name, linked)
+            return _Current(cached, self._source.stale(name, error))
+        await self._source.keep(mirrored.put_told, name, tag, descriptor)
+        return _Current(descriptor)
+
+    async def _fetch(self, name: RepositoryName, digest: Digest) -> Manifest:
+        """Fetch a manifest; with other processes, once."""
+        self._refuse_absent(name, digest)
+        if not await self._source.in_thread(self._source.mirrored.may_fill, name):
+            raise ManifestUnknown(detail={"reference": str(digest)})
+        try:
+            claim = await self._claim(name, digest)
+        except StorageFull:
+            return await self._fetch_claimed(name, digest)
+        if isinstance(claim, Manifest):
+            return claim
+        try:
+            return await self._fetch_claimed(name, digest)
+        finally:
+            await self._release(claim)
+
+    async def _release(self, claim: BlobWriter) -> None:
+        try:
+            await claim.cancel()
+            await self._source.in_thread(self._source.mirrored.tidy, claim.name)
+        except (OSError, StorageFull) as error:
+            _log.warn("{name}: {id} was not removed: {error}", name=claim.name, id=claim.id, error=error)
+
+    async def _claim(self, name: RepositoryName, digest: Digest) -> BlobWriter | Manifest:
+        """The right to fetch a manifest, or what another process has fetched before it was given."""
+        while True:
+            try:
+                claim = await self._source.in_thread(self._uploads.claim, name, digest).addErrback(tell_full)
+            except BlockingIOError:
+                await deferLater(self._source.clock, LOOK)
+                continue
+            try:
+                fetched = await self._cached.get_manifest(name, digest)
+            except _UNKNOWN:
+                return claim
+            except Exception:
+                await self._release(claim)
+                raise
+            await self._release(claim)
+            return fetched
+
+    async def _fetch_claimed(self, name: RepositoryName, digest: Digest) -> Manifest:
+        try:
+            manifest = await self._source.upstream.get_manifest(self._source.remote_name(name), digest)
+        except ManifestUnknown:
+            self._source.absent[name, str(digest)] = True
+            raise
+        except UpstreamUnavailable as error:
+            raise self._unavailable(digest, error) from error
+        if Digest.of(manifest.content, digest.algorithm) != digest:
+            _log.error("{name}: the upstream sent other content for {digest}", name=name, digest=digest)
+            raise self._unavailable(digest, UpstreamUnavailable("the upstream sent content with another digest"))
+        await self._source.keep(self._source.mirrored.put_manifest, name, manifest)
+        return manifest
+
+    def _refuse_absent(self, name: RepositoryName, reference: Reference) -> None:
+        if (name, str(reference)) in self._source.absent:
+            raise ManifestUnknown(detail={"reference": str(reference)})
+
+    def _unavailable(self, reference: Reference, error: UpstreamUnavailable) -> ManifestUnknown:
+        return ManifestUnknown(self._source.unavailable(error), detail={"reference": str(reference)})
+
+    def _renew(self, manifest: Manifest, name: RepositoryName) -> Manifest:
+        """Renew what a manifest references, once in a while: a client that has a part does not ask for it."""
+        if (name, manifest.digest) not in self._renewed:
+            self._renewed[name, manifest.digest] = True
+            renewed = self._source.in_thread(self._renew_parts, name, manifest)
+            renewed.addErrback(lambda failure: _log.failure("{name}: parts were not renewed", failure, name=name))
+        return manifest
+
+    def _renew_parts(self, name: RepositoryName, manifest: Manifest) -> None:
+        try:
+            document = read_document(manifest)
+        except ManifestInvalid:
+            return
+        mirrored = self._source.mirrored
+        for part in document.blobs:
+            digest = part.descriptor.digest
+            if mirrored.tree.layer(name, digest) is None:
+                continue
+            size = mirrored.has_bytes(digest)
+            if size is not None and size != part.descriptor.size:
+                _log.error("{name}: {digest} is damaged, and will be fetched again", name=name, digest=digest)
+                mirrored.forget_blob(name, digest)
+            elif size is not None:
+                self._promises.keep(layout.layer_link(name, digest))
+                self._promises.keep(layout.blob_data(digest))
+        for digest in (*(part.descriptor.digest for part in document.manifests), *document.mentioned):
+            links = (layout.revision_link(name, digest), layout.layer_link(name, digest))
+            if [link for link in links if self._promises.keep(link) is not None]:
+                self._promises.keep(layout.blob_data(digest))

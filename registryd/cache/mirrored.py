@@ -1,0 +1,232 @@
+"""The tree's side of mirrored repositories: their mark, what the upstream told, and what was fetched.
+
+All calls block.
+"""
+
+from __future__ import annotations
+
+import json
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+import attrs
+from twisted.logger import Logger
+
+from registryd.errors import DigestInvalid, ManifestInvalid
+from registryd.interfaces import Referrer
+from registryd.model import Descriptor, Manifest, read_document, told_media_type
+from registryd.reference import Digest, RepositoryName, Tag
+from registryd.storage import layout
+from registryd.storage.tree import Tree
+
+_log = Logger()
+
+
+@attrs.frozen
+class Told:
+    """What the upstream told last of a tag, and when, in seconds since the epoch; with a time of 0, never."""
+
+    descriptor: Descriptor | None
+    checked: float
+
+
+@attrs.define
+class Mirrored:
+    """The repositories of a tree that mirror one upstream, whose name is in their mark."""
+
+    tree: Tree
+    upstream: str
+    _refused: set[RepositoryName] = attrs.field(factory=set, init=False)
+
+    def may_fill(self, name: RepositoryName) -> bool:
+        """Whether what is fetched may be kept in a repository: one of this upstream, or one that holds nothing yet.
+
+        What was pushed, or cached by another program, must never become a cache entry that expires.
+        """
+        mark = self._mark(name)
+        if mark == self.upstream or (mark is None and not self.tree.exists(layout.manifests(name))):
+            return True
+        if name not in self._refused:
+            self._refused.add(name)
+            _log.warn(
+                "{name}: not filled from {upstream}: {why}",
+                name=name,
+                upstream=self.upstream,
+                why=f"it mirrors {mark}" if mark else "it holds images that no mirror put there; see adopt-cache",
+            )
+        return False
+
+    def mark(self, name: RepositoryName) -> None:
+        """Mark a repository as a mirror; before anything that was fetched is put into it."""
+        if self._mark(name) is None:
+            self.tree.driver.put_content(layout.mirror(name), self.upstream.encode("utf-8"))
+
+    def _mark(self, name: RepositoryName) -> str | None:
+        try:
+            return self.tree.driver.get_content(layout.mirror(name)).decode("utf-8", "replace").strip()
+        except FileNotFoundError:
+            return None
+
+    def linked(self, name: RepositoryName, tag: Tag) -> Digest | None:
+        """What a tag names of what is cached."""
+        digest = self.tree.tag(name, tag)
+        return digest if digest is not None and self.tree.revision(name, digest) is not None else None
+
+    def told(self, name: RepositoryName, tag: Tag) -> Told:
+        """What the upstream told last of a tag."""
+        path = layout.tag_checked(name, tag)
+        try:
+            checked = self.tree.driver.stat(path).modified
+            content = self.tree.driver.get_content(path)
+        except FileNotFoundError:
+            return Told(None, 0.0)
+        try:
+            return Told(_descriptor(json.loads(content)), checked)
+        except (ValueError, KeyError, TypeError, DigestInvalid):
+            _log.error("{path}: not a descriptor: {content!r}", path=path, content=content[:200])
+            return Told(None, 0.0)
+
+    def put_told(self, name: RepositoryName, tag: Tag, descriptor: Descriptor) -> None:
+        """Note what the upstream told of a tag just now; a tag of something that is cached names that from now on."""
+        if self.told(name, tag).descriptor == descriptor:
+            self.tree.driver.touch(layout.tag_checked(name, tag))
+        else:
+            self.mark(name)
+            content = json.dumps(_as_json(descriptor)).encode("ascii")
+            self.tree.driver.put_content(layout.tag_checked(name, tag), content)
+        self.tag(name, tag, descriptor.digest)
+
+    def tag(self, name: RepositoryName, tag: Tag, digest: Digest) -> None:
+        """Let a tag name a manifest, if that is cached."""
+        if self.tree.tag(name, tag) != digest and self.tree.revision(name, digest) is not None:
+            self.tree.put_tag(name, tag, digest)
+
+    def put_manifest(self, name: RepositoryName, manifest: Manifest) -> None:
+        """Keep a manifest, without asking for its parts, and let the tags name it of which the upstream told it."""
+        self.mark(name)
+        told, named = told_media_type(manifest.content)
+        untold = None if named or told == manifest.media_type else manifest.media_type
+        self.tree.driver.put_content(layout.blob_data(manifest.digest), manifest.content)
+        subject = _subject(manifest)
+        if subject is not None:
+            self.tree.write_link(layout.referrer_link(name, subject, manifest.digest), manifest.digest)
+        self.tree.put_revision(name, manifest.digest, untold)
+        for tag in self.tree.tags(name):
+            descriptor = self.told(name, tag).descriptor
+            if descriptor is not None and descriptor.digest == manifest.digest:
+                self.tag(name, tag, manifest.digest)
+
+    def drop_tag(self, name: RepositoryName, tag: Tag) -> None:
+        """Forget a tag that the upstream has no more; of a repository that is not here, nothing is left behind."""
+        if not self.tree.exists(layout.tag(name, tag)):
+            return
+        with self.tree.driver.guard(layout.repository(name), True):
+            try:
+                self.tree.driver.delete(layout.tag(name, tag))
+            except FileNotFoundError:
+                pass
+            self.tree.driver.prune(layout.tags(name), layout.repository(name))
+
+    def tidy(self, name: RepositoryName) -> None:
+        """Leave no empty folders behind of a repository that does not exist."""
+        self.tree.driver.prune(layout.uploads(name), layout.REPOSITORIES)
+
+    def has_bytes(self, digest: Digest) -> int | None:
+        """The size of a blob that any repository holds, or None."""
+        try:
+            size = self.tree.driver.stat(layout.blob_data(digest)).size
+        except FileNotFoundError:
+            return None
+        return size if digest.may_be_of(size) else None
+
+    def link_blob(self, name: RepositoryName, digest: Digest) -> bool:
+        """Let a repository hold a blob that another holds already; false if that is gone."""
+        self.mark(name)
+        try:
+            self.tree.driver.touch(layout.blob_data(digest))
+        except FileNotFoundError:
+            return False
+        self.tree.write_link(layout.layer_link(name, digest), digest)
+        return True
+
+    def forget_blob(self, name: RepositoryName, digest: Digest) -> None:
+        """Take a damaged blob out of a repository, so that it is fetched again when it is asked for."""
+        try:
+            self.tree.delete_link(layout.layer_link(name, digest), layout.layers(name))
+        except FileNotFoundError:
+            pass
+
+    def names(self, path: str) -> tuple[Sequence[str], float] | None:
+        """A list of names that the upstream told, and when."""
+        listed = self._listed(path)
+        if listed is None or not all(isinstance(name, str) for name in listed[0]):
+            return None
+        return listed
+
+    def referrers(self, path: str) -> tuple[Sequence[Referrer], float] | None:
+        """A list of referrers that the upstream told, and when."""
+        listed = self._listed(path)
+        try:
+            return ([_referrer(entry) for entry in listed[0]], listed[1]) if listed is not None else None
+        except (ValueError, KeyError, TypeError, DigestInvalid):
+            return None
+
+    def put_names(self, name: RepositoryName, path: str, names: Sequence[str]) -> None:
+        """Keep a list of names that the upstream told."""
+        self._put_list(name, path, list(names))
+
+    def put_referrers(self, name: RepositoryName, path: str, referrers: Sequence[Referrer]) -> None:
+        """Keep a list of referrers that the upstream told."""
+        self._put_list(name, path, [_referrer_as_json(referrer) for referrer in referrers])
+
+    def forget(self, path: str) -> None:
+        """Forget a list that the upstream has no more."""
+        try:
+            self.tree.driver.delete(path)
+        except FileNotFoundError:
+            pass
+
+    def _listed(self, path: str) -> tuple[list[Any], float] | None:
+        try:
+            told = self.tree.driver.stat(path).modified
+            listed = json.loads(self.tree.driver.get_content(path))
+        except FileNotFoundError:
+            return None
+        except ValueError:
+            listed = None
+        if isinstance(listed, list):
+            return listed, told
+        _log.error("{path}: not a list", path=path)
+        return None
+
+    def _put_list(self, name: RepositoryName, path: str, entries: list[Any]) -> None:
+        self.mark(name)
+        self.tree.driver.put_content(path, json.dumps(entries).encode("ascii"))
+
+
+def _subject(manifest: Manifest) -> Digest | None:
+    try:
+        subject = read_document(manifest).subject
+    except ManifestInvalid:
+        return None  # Passed on as it came: what it means is between the upstream and the client.
+    return subject.digest if subject is not None else None
+
+
+def _as_json(descriptor: Descriptor) -> dict[str, Any]:
+    return {"mediaType": descriptor.media_type, "digest": str(descriptor.digest), "size": descriptor.size}
+
+
+def _descriptor(value: Mapping[str, Any]) -> Descriptor:
+    return Descriptor(str(value["mediaType"]), Digest.parse(value["digest"]), int(value["size"]))
+
+
+def _referrer_as_json(referrer: Referrer) -> dict[str, Any]:
+    return {
+        **_as_json(referrer.descriptor),
+        "artifactType": referrer.artifact_type,
+        "annotations": dict(referrer.annotations),
+    }
+
+
+def _referrer(value: Mapping[str, Any]) -> Referrer:
+    return Referrer(_descriptor(value), value["artifactType"], dict(value["annotations"]))

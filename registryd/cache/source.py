@@ -1,0 +1,78 @@
+"""What the parts of a cache share: the upstream, the tree, and what is remembered for a while."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, MutableMapping
+from typing import Any, TypeVar
+
+import attrs
+from cachetools import TTLCache
+from twisted.internet.defer import Deferred, maybeDeferred
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.python.failure import Failure
+
+from registryd.cache.mirrored import Mirrored
+from registryd.errors import UpstreamUnavailable
+from registryd.interfaces import InThread, IUpstream
+from registryd.reference import RepositoryName
+
+_log = Logger()
+_T = TypeVar("_T")
+
+REMEMBERED = 16384
+"""Entries of what is remembered for a while, of each kind."""
+
+
+@attrs.frozen
+class Source:
+    """An upstream, and the part of the tree that mirrors it.
+
+    ``remote_name`` tells the name that the upstream knows a repository of the tree by. ``freshness``: seconds for which
+    what the upstream told is not asked again; that it does not have something, too.
+    """
+
+    upstream: IUpstream
+    mirrored: Mirrored
+    remote_name: Callable[[RepositoryName], RepositoryName]
+    freshness: float
+    in_thread: InThread
+    clock: IReactorTime
+    now: Callable[[], float]
+    absent: MutableMapping[tuple[RepositoryName, str], bool] = attrs.field(init=False, repr=False)
+
+    @absent.default
+    def _no_absent(self) -> MutableMapping[tuple[RepositoryName, str], bool]:
+        return TTLCache(REMEMBERED, self.freshness, self.clock.seconds)
+
+    def is_fresh(self, told: float) -> bool:
+        """Whether what the upstream told at a time, by any clock, needs no asking again."""
+        return abs(self.now() - told) < self.freshness
+
+    def stale(self, name: RepositoryName, error: UpstreamUnavailable) -> str:
+        """The warning for an answer that may be out of date; it is logged as well."""
+        warning = f"{self.mirrored.upstream} could not be asked, this may be out of date: {error}"
+        _log.warn("{name}: {warning}", name=name, warning=warning)
+        return warning
+
+    def unavailable(self, error: UpstreamUnavailable) -> str:
+        """The message of an error for what is not cached.
+
+        It is told as unknown: on that every version of docker, containerd and podman asks the next registry.
+        """
+        return f"not cached, and {self.mirrored.upstream} could not be asked: {error}"
+
+    def read(self, call: Callable[..., _T], *arguments: Any) -> Deferred[_T]:
+        """Run a read of the tree of bounded length: at once where that takes microseconds."""
+        return (
+            maybeDeferred(call, *arguments) if self.mirrored.tree.driver.immediate else self.in_thread(call, *arguments)
+        )
+
+    def keep(self, call: Callable[..., None], *arguments: Any) -> Deferred[None]:
+        """Change something in the tree, as far as the storage can: without it a client is still answered."""
+        return self.in_thread(call, *arguments).addErrback(_not_kept, self.mirrored.upstream)
+
+
+def _not_kept(failure: Failure, upstream: str) -> None:
+    failure.trap(OSError)
+    _log.warn("what {upstream} told is not kept: {error}", upstream=upstream, error=failure.value)

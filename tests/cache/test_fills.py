@@ -1,0 +1,500 @@
+"""Cold blobs: fetched once, streamed, resumed, verified; and what is left of them when it does not end well."""
+
+from __future__ import annotations
+
+from typing import Any
+
+from twisted.internet.defer import fail
+from twisted.logger import globalLogPublisher
+from twisted.trial.unittest import SynchronousTestCase
+
+from registryd.cache.fills import DELAYS, LOOK
+from registryd.errors import BlobUnknown, RegistryError, UpstreamUnavailable
+from registryd.interfaces import IContentWriter, PeerGone
+from registryd.reference import Digest
+from registryd.storage import layout
+from registryd.storage.memory import MemoryDriver
+from tests.cache.mirror import APP, LARGE, FakeSpace, Mirror, MirrorTestCase, Pull, WatchedDriver
+from tests.cache.upstream import PIECE
+from tests.values import GRACE
+
+RELEASED = 2 * PIECE + 1
+HALF = b"\xff" * (len(LARGE) // 2)
+
+
+def logged(case: SynchronousTestCase) -> list[str]:
+    """The formats of what is logged until the test ends."""
+    formats: list[str] = []
+
+    def observe(event: Any) -> None:
+        formats.append(event["log_format"] or "")
+
+    globalLogPublisher.addObserver(observe)
+    case.addCleanup(globalLogPublisher.removeObserver, observe)
+    return formats
+
+
+class ColdBlobTests(MirrorTestCase):
+    def test_is_fetched_once_for_all_who_ask_at_the_same_time(self) -> None:
+        digest = self.upstream.add_blob(LARGE)
+        self.upstream.hold = {"fetch_blob"}
+        opened = [self.registry.open_blob(APP, digest) for _ in range(32)]
+        self.upstream.release(RELEASED)
+        self.upstream.let_go()
+        pulls = [Pull(self.successResultOf(reader)) for reader in opened]
+        pulls += [self.pull(digest) for _ in range(3)]
+        self.upstream.release()
+        for pull in pulls:
+            self.assert_pulled(pull, LARGE)
+        self.assertEqual(self.upstream.asked, {"fetch_blob": 1})
+        self.assert_nothing_open()
+
+    def test_is_asked_for_by_the_name_that_the_upstream_knows(self) -> None:
+        self.pull(self.upstream.add_blob(LARGE))
+        self.assertEqual(self.upstream.names, {"library/app"})
+
+    def test_is_local_afterwards(self) -> None:
+        digest = self.upstream.add_blob(LARGE)
+        self.pull(digest)
+        self.upstream.unavailable = True
+        self.assert_pulled(self.pull(digest), LARGE)
+        self.assertEqual(self.upstream.asked, {"fetch_blob": 1})
+        self.assertFalse(self.mirror.has_session(digest))
+        self.assertEqual(self.mirror.driver.get_content(layout.mirror(APP)), b"docker.io")
+
+    def test_streams_before_the_upstream_has_sent_all(self) -> None:
+        digest = self.upstream.add_blob(LARGE)
+        self.upstream.release(1)
+        pull = self.pull(digest)
+        self.assertEqual(pull.content, LARGE[:1])
+        self.upstream.release(RELEASED)
+        self.assertEqual(len(pull.content), RELEASED)
+        self.assertNoResult(pull.done)
+        self.upstream.release()
+        self.assert_pulled(pull, LARGE)
+
+    def test_withholds_the_last_byte_until_all_is_verified(self) -> None:
+        digest = self.upstream.add_blob(LARGE)
+        self.upstream.released = 1
+        pull = self.pull(digest)
+        writes = []
+        write = pull.sink.write
+
+        def watched(data: bytes | memoryview) -> None:
+            write(data)
+            writes.append((len(pull.content), self.mirror.has_blob(digest)))
+
+        pull.sink.write = watched  # type: ignore[method-assign]
+        self.upstream.release()
+        self.assertEqual(writes[-2:], [(len(LARGE) - 1, False), (len(LARGE), True)])
+
+    def test_a_range_waits_only_for_its_own_bytes(self) -> None:
+        digest = self.upstream.add_blob(LARGE)
+        self.upstream.released = RELEASED
+        self.assert_pulled(self.pull(digest, 100, RELEASED), LARGE[100:RELEASED])
+        later = self.pull(digest, RELEASED, RELEASED + 10)
+        self.assertEqual((later.content, later.done.called), (b"", False))
+        self.upstream.release(RELEASED + 10)
+        self.assert_pulled(later, LARGE[RELEASED : RELEASED + 10])
+
+    def test_a_slow_client_does_not_slow_the_fetch(self) -> None:
+        digest = self.upstream.add_blob(LARGE)
+        self.upstream.released = 1
+        slow = self.pull(digest, greedy=False)
+        fast = self.pull(digest)
+        self.upstream.release()
+        self.assert_pulled(fast, LARGE)
+        self.assertEqual(slow.content, LARGE[:1])
+        slow.drain()
+        self.assert_pulled(slow, LARGE)
+        self.assert_nothing_open()
+
+    def test_a_client_that_leaves_ends_nothing(self) -> None:
+        digest = self.upstream.add_blob(LARGE)
+        self.upstream.released = RELEASED
+        leaving, staying = self.pull(digest), self.pull(digest)
+        leaving.leave()
+        self.failureResultOf(leaving.done, PeerGone)
+        self.upstream.release()
+        self.assert_pulled(staying, LARGE)
+        self.assert_nothing_open()
+
+    def test_goes_on_when_all_clients_leave(self) -> None:
+        digest = self.upstream.add_blob(LARGE)
+        self.upstream.released = RELEASED
+        pull = self.pull(digest)
+        pull.leave()
+        self.failureResultOf(pull.done, PeerGone)
+        self.upstream.release()
+        self.assertTrue(self.mirror.has_blob(digest))
+        self.assert_nothing_open()
+
+    def test_who_is_cancelled_while_it_waits_ends_nothing(self) -> None:
+        digest = self.upstream.add_blob(LARGE)
+        self.upstream.hold = {"fetch_blob"}
+        leaving, staying = (self.registry.open_blob(APP, digest) for _ in range(2))
+        leaving.addErrback(lambda _: None).cancel()
+        self.upstream.let_go()
+        self.assert_pulled(Pull(self.successResultOf(staying)), LARGE)
+
+    def test_is_answered_when_the_upstream_tells_no_size(self) -> None:
+        digest = self.upstream.add_blob(LARGE)
+        self.upstream.tells_size = False
+        self.upstream.released = RELEASED
+        opened = self.registry.open_blob(APP, digest)
+        self.assertNoResult(opened)
+        self.upstream.release()
+        self.assert_pulled(Pull(self.successResultOf(opened)), LARGE)
+
+    def test_a_small_one_is_answered_when_it_is_whole(self) -> None:
+        digest = self.upstream.add_blob(b"config")
+        self.upstream.released = 3
+        opened = self.registry.open_blob(APP, digest)
+        self.assertNoResult(opened)
+        self.upstream.release()
+        self.assert_pulled(Pull(self.successResultOf(opened)), b"config")
+
+    def test_an_empty_one(self) -> None:
+        self.assert_pulled(self.pull(self.upstream.add_blob(b"")), b"")
+
+    def test_is_told_to_whom_room_matters(self) -> None:
+        self.pull(self.upstream.add_blob(LARGE))
+        assert isinstance(self.mirror.space, FakeSpace)
+        self.assertEqual(self.mirror.space.sizes, [len(LARGE)])
+
+    def test_of_a_driver_that_asks_for_threads(self) -> None:
+        driver = WatchedDriver()
+        driver.immediate = False
+        self.mirror = Mirror(driver, like=self.mirror)
+        digest = self.upstream.add_blob(LARGE)
+        self.upstream.released = RELEASED
+        pull, leaving = self.pull(digest), self.pull(digest)
+        leaving.leave()
+        self.failureResultOf(leaving.done, PeerGone)
+        self.upstream.release()
+        self.assert_pulled(pull, LARGE)
+        self.assert_nothing_open()
+
+
+class WrongContentTests(MirrorTestCase):
+    def lie(self, content: bytes = HALF) -> Digest:
+        return self.upstream.add_blob(content, instead_of=LARGE)
+
+    def test_breaks_off_its_clients_keeps_nothing_and_is_logged(self) -> None:
+        formats = logged(self)
+        digest = self.lie()
+        self.upstream.released = RELEASED
+        pulls = [self.pull(digest), self.pull(digest)]
+        self.upstream.release()
+        for pull in pulls:
+            self.failureResultOf(pull.done, UpstreamUnavailable)
+            self.assertEqual(len(pull.content), len(HALF) - 1)
+        self.assertFalse(self.mirror.has(layout.blob_data(digest)))
+        self.assertFalse(self.mirror.has(layout.layer_link(APP, digest)))
+        self.assertFalse(self.mirror.has_session(digest))
+        self.assertTrue([text for text in formats if "other content" in text])
+        self.assert_nothing_open()
+
+    def test_of_a_small_blob_is_an_error(self) -> None:
+        digest = self.upstream.add_blob(b"wrong", instead_of=b"right")
+        self.failureResultOf(self.registry.open_blob(APP, digest), BlobUnknown)
+        self.assertFalse(self.mirror.has_session(digest))
+
+    def test_does_not_prevent_another_try(self) -> None:
+        digest = self.lie()
+        self.upstream.released = RELEASED
+        pull = self.pull(digest)
+        self.upstream.release()
+        self.failureResultOf(pull.done, UpstreamUnavailable)
+        self.upstream.add_blob(LARGE)
+        self.assert_pulled(self.pull(digest), LARGE)
+
+    def test_of_a_longer_answer_than_told(self) -> None:
+        digest = self.upstream.add_blob(LARGE)
+        self.upstream.told_size = len(LARGE) - 10
+        self.upstream.released = RELEASED
+        pull = self.pull(digest)
+        self.upstream.release()
+        self.pass_delays()
+        self.failureResultOf(pull.done, RegistryError)
+        self.assertFalse(self.mirror.has_blob(digest))
+        self.assert_nothing_open()
+
+
+class BrokenOffTests(MirrorTestCase):
+    def test_is_asked_again_for_the_rest(self) -> None:
+        digest = self.upstream.add_blob(LARGE)
+        self.upstream.breaks_after = RELEASED
+        pull = self.pull(digest)
+        self.assertEqual(self.upstream.starts, [0])
+        self.clock.advance(DELAYS[0])
+        self.clock.advance(DELAYS[0])
+        self.assert_pulled(pull, LARGE)
+        self.assertEqual(self.upstream.starts, [0, RELEASED, 2 * RELEASED])
+        self.assertEqual(self.upstream.bytes_sent, len(LARGE))
+
+    def test_waits_longer_and_longer_and_then_fails(self) -> None:
+        digest = self.upstream.add_blob(LARGE)
+        self.upstream.breaks_after = RELEASED
+        pull = self.pull(digest)
+        self.upstream.breaks_after = 0
+        times = []
+        for _ in range(200):
+            before = len(self.upstream.starts)
+            self.clock.advance(0.25)
+            times += [self.clock.seconds()] * (len(self.upstream.starts) - before)
+        self.assertEqual(times, [0.5, 1.5, 3.5, 7.5, 15.5])
+        self.failureResultOf(pull.done, UpstreamUnavailable)
+        self.assertTrue(self.mirror.has_session(digest))
+        self.assert_nothing_open()
+
+    def test_that_never_began_fails_at_once(self) -> None:
+        digest = self.upstream.add_blob(LARGE)
+        self.upstream.unavailable = True
+        error = self.failureResultOf(self.registry.open_blob(APP, digest), BlobUnknown).value
+        self.assertIn("switched off", str(error))
+        self.assertEqual(self.upstream.asked, {"fetch_blob": 1})
+        self.upstream.unavailable = False
+        self.assert_pulled(self.pull(digest), LARGE)
+
+    def test_an_upstream_that_does_not_resume_sends_all_again(self) -> None:
+        digest = self.upstream.add_blob(LARGE)
+        self.upstream.breaks_after = RELEASED
+        self.upstream.resumes = False
+        pull = self.pull(digest)
+        self.upstream.breaks_after = None
+        self.clock.advance(DELAYS[0])
+        self.assert_pulled(pull, LARGE)
+        self.assertEqual(self.upstream.bytes_sent, len(LARGE) + RELEASED)
+
+    def test_another_size_than_before_is_not_believed(self) -> None:
+        digest = self.upstream.add_blob(LARGE)
+        self.upstream.breaks_after = RELEASED
+        pull = self.pull(digest)
+        self.upstream.told_size = len(LARGE) + 1
+        self.upstream.breaks_after = None
+        self.pass_delays()
+        self.failureResultOf(pull.done, UpstreamUnavailable)
+        self.assert_nothing_open()
+
+
+class LeftOverTests(MirrorTestCase):
+    """What another process left behind when it ended."""
+
+    def leave(self, content: bytes) -> Digest:
+        digest = self.upstream.add_blob(LARGE)
+        path = layout.upload_data(APP, layout.fill_id(digest))
+        writer: IContentWriter = self.mirror.driver.writer(path, True)
+        writer.write([content])
+        writer.close()
+        return digest
+
+    def test_a_part_is_gone_on_with(self) -> None:
+        digest = self.leave(LARGE[:1000])
+        self.assert_pulled(self.pull(digest), LARGE)
+        self.assertEqual(self.upstream.starts, [1000])
+
+    def test_the_whole_is_committed_without_a_fetch(self) -> None:
+        digest = self.leave(LARGE)
+        self.upstream.unavailable = True
+        self.assert_pulled(self.pull(digest), LARGE)
+        self.assertEqual(self.upstream.asked, {})
+        self.assertTrue(self.mirror.has(layout.mirror(APP)))
+
+    def test_a_wrong_part_fails_once_and_is_forgotten(self) -> None:
+        digest = self.leave(b"x" * 1000)
+        self.failureResultOf(self.registry.open_blob(APP, digest), RegistryError)
+        self.assert_pulled(self.pull(digest), LARGE)
+
+    def test_more_than_the_whole_is_begun_anew(self) -> None:
+        for content in (LARGE + b"more", b"x" * len(LARGE)):
+            digest = self.leave(content)
+            self.upstream.breaks_after = None
+            self.assert_pulled(self.pull(digest), LARGE)
+            self.mirror.driver.delete(layout.layer_link(APP, digest))
+            self.mirror.driver.delete(layout.blob_data(digest))
+
+    def test_old_ones_are_purged_but_not_while_they_are_filled(self) -> None:
+        digest = self.upstream.add_blob(LARGE)
+        self.upstream.released = RELEASED
+        pull = self.pull(digest)
+        self.clock.advance(2 * GRACE)
+        self.assertEqual(self.mirror.local.uploads.purge(GRACE, False), 0)
+        self.upstream.release()
+        self.assert_pulled(pull, LARGE)
+        digest = self.leave_other()
+        self.assertEqual(self.mirror.local.uploads.purge(GRACE, False), 1)
+        self.assertFalse(self.mirror.has_session(digest))
+
+    def leave_other(self) -> Digest:
+        digest = self.upstream.add_blob(HALF)
+        self.mirror.driver.writer(layout.upload_data(APP, layout.fill_id(digest)), True).close()
+        return digest
+
+    def test_a_session_that_is_removed_under_its_fill_is_begun_anew(self) -> None:
+        digest = self.upstream.add_blob(LARGE)
+        self.upstream.hold = {"fetch_blob"}
+        opened = self.registry.open_blob(APP, digest)
+        self.mirror.local.uploads.forget(APP, layout.fill_id(digest))
+        self.upstream.let_go()
+        self.upstream.hold = set()
+        self.upstream.let_go()
+        self.clock.advance(LOOK)
+        self.assert_pulled(Pull(self.successResultOf(opened)), LARGE)
+        self.assert_nothing_open()
+
+    def test_who_has_read_of_a_session_that_is_removed_does_not_go_on(self) -> None:
+        digest = self.upstream.add_blob(LARGE)
+        self.upstream.released = RELEASED
+        pull = self.pull(digest)
+        self.mirror.local.uploads.forget(APP, layout.fill_id(digest))
+        self.upstream.release()
+        self.failureResultOf(pull.done, OSError)
+        self.assert_pulled(self.pull(digest), LARGE)
+        self.assert_nothing_open()
+
+
+class RoomTests(MirrorTestCase):
+    def full(self, capacity: int, gain: int = 0) -> FakeSpace:
+        driver = WatchedDriver(capacity)
+        space = FakeSpace(driver, gain)
+        self.mirror = Mirror(driver, like=self.mirror, space=space)
+        self.registry = self.mirror.registry
+        return space
+
+    def test_is_made_once_and_the_fetch_goes_on(self) -> None:
+        space = self.full(RELEASED, 2 * len(LARGE))
+        digest = self.upstream.add_blob(LARGE)
+        self.assert_pulled(self.pull(digest), LARGE)
+        self.assertEqual(space.asked, 1)
+        self.assertGreater(self.upstream.starts[1], 0)
+        self.assertTrue(self.mirror.has_blob(digest))
+        self.assert_nothing_open()
+
+    def test_what_finds_none_passes_through_verified_and_leaves_nothing(self) -> None:
+        space = self.full(2000)
+        digest = self.upstream.add_blob(LARGE)
+        self.assert_pulled(self.pull(digest), LARGE)
+        self.assertEqual(space.asked, 1)
+        self.assertFalse(self.mirror.has_session(digest))
+        self.assertFalse(self.mirror.has(layout.blob_data(digest)))
+        asked = self.upstream.asked["fetch_blob"]
+        self.assert_pulled(self.pull(digest), LARGE)
+        self.assertEqual((space.asked, self.upstream.asked["fetch_blob"]), (1, asked + 1))
+        self.assert_nothing_open()
+
+    def test_is_looked_for_again_after_a_while(self) -> None:
+        space = self.full(2000)
+        digest = self.upstream.add_blob(LARGE)
+        self.pull(digest)
+        self.clock.advance(61)
+        assert isinstance(self.mirror.driver, MemoryDriver)
+        self.mirror.driver.capacity = None
+        self.assert_pulled(self.pull(digest), LARGE)
+        self.assertTrue(self.mirror.has_blob(digest))
+        self.assertEqual(space.asked, 1)
+
+    def test_clients_in_the_middle_of_a_blob_get_the_rest_past_the_storage(self) -> None:
+        self.full(RELEASED + 2000)
+        digest = self.upstream.add_blob(LARGE)
+        self.upstream.released = RELEASED
+        whole, slow, part = self.pull(digest), self.pull(digest, greedy=False), self.pull(digest, 5, len(LARGE) - 7)
+        self.assertEqual(len(whole.content), RELEASED)
+        self.upstream.release()
+        self.assert_pulled(whole, LARGE)
+        self.assert_pulled(part, LARGE[5:-7])
+        slow.drain()
+        self.assert_pulled(slow, LARGE)
+        self.assertFalse(self.mirror.has_session(digest))
+        self.assert_nothing_open()
+
+    def test_wrong_content_is_noticed_past_the_storage_too(self) -> None:
+        self.full(RELEASED + 2000)
+        digest = self.upstream.add_blob(LARGE)
+        self.upstream.released = RELEASED
+        pull = self.pull(digest)
+        self.upstream.add_blob(LARGE[:-1] + b"?", instead_of=LARGE)
+        self.upstream.release()
+        self.failureResultOf(pull.done, UpstreamUnavailable)
+        self.assertEqual(len(pull.content), len(LARGE) - 1)
+
+    def test_that_cannot_be_made_for_an_error_is_none(self) -> None:
+        space = self.full(2000)
+        space.make_room = lambda: fail(OSError("no such program"))  # type: ignore[method-assign]
+        self.assert_pulled(self.pull(self.upstream.add_blob(LARGE)), LARGE)
+        self.flushLoggedErrors(OSError)
+
+    def test_a_client_that_leaves_while_the_upstream_is_asked_past_the_storage(self) -> None:
+        self.full(2000)
+        digest = self.upstream.add_blob(LARGE)
+        reader = self.open(digest)
+        self.upstream.hold = {"fetch_blob"}
+        pull = Pull(reader)
+        pull.leave()
+        self.failureResultOf(pull.done, PeerGone)
+
+    def test_a_slow_client_slows_what_passes_through(self) -> None:
+        self.full(2000)
+        pull = self.pull(self.upstream.add_blob(LARGE), greedy=False)
+        self.assertEqual(len(pull.content), PIECE)
+        pull.sink.resume()
+        self.assertEqual(len(pull.content), 2 * PIECE)
+
+    def test_a_storage_that_fails_is_passed_by(self) -> None:
+        digest = self.upstream.add_blob(LARGE)
+
+        def broken(path: str, create: bool) -> IContentWriter:
+            raise OSError("the disk is gone")
+
+        self.mirror.driver.writer = broken  # type: ignore[method-assign]
+        self.assert_pulled(self.pull(digest), LARGE)
+        self.flushLoggedErrors(OSError)
+
+
+class StopTests(MirrorTestCase):
+    def test_keeps_what_came_and_another_process_goes_on(self) -> None:
+        digest = self.upstream.add_blob(LARGE)
+        self.upstream.released = RELEASED
+        pull = self.pull(digest)
+        self.successResultOf(self.registry.stop())
+        self.failureResultOf(pull.done, UpstreamUnavailable)
+        self.assertTrue(self.upstream.fetches[0].is_over)
+        self.assert_nothing_open()
+        self.upstream.release()
+        self.assert_pulled(self.pull(digest, mirror=Mirror(self.mirror.driver, like=self.mirror)), LARGE)
+        self.assertEqual(self.upstream.starts, [0, RELEASED])
+
+    def test_waits_for_no_answer(self) -> None:
+        digest = self.upstream.add_blob(LARGE)
+        self.upstream.hold = {"fetch_blob"}
+        opened = self.registry.open_blob(APP, digest)
+        self.successResultOf(self.registry.stop())
+        self.failureResultOf(opened, BlobUnknown)
+        self.assert_nothing_open()
+
+    def test_waits_for_no_delay(self) -> None:
+        digest = self.upstream.add_blob(LARGE)
+        self.upstream.breaks_after = RELEASED
+        pull = self.pull(digest)
+        self.successResultOf(self.registry.stop())
+        self.failureResultOf(pull.done, UpstreamUnavailable)
+        self.assertEqual(self.upstream.asked, {"fetch_blob": 1})
+        self.assertEqual(self.clock.getDelayedCalls(), [])
+
+    def test_begins_nothing_more(self) -> None:
+        self.successResultOf(self.registry.stop())
+        self.failureResultOf(self.registry.open_blob(APP, self.upstream.add_blob(LARGE)), BlobUnknown)
+        self.assertEqual(self.upstream.asked, {})
+
+
+class UnknownTests(MirrorTestCase):
+    def test_leaves_nothing_behind_and_is_remembered_for_a_while(self) -> None:
+        digest = Digest.of(b"nobody has this")
+        for _ in range(2):
+            self.failureResultOf(self.registry.open_blob(APP, digest), BlobUnknown)
+        self.assertEqual(self.upstream.asked, {"fetch_blob": 1})
+        self.assertFalse(self.mirror.has(layout.repository(APP)))
+        self.assert_nothing_open()
+        self.clock.advance(61)
+        self.upstream.add_blob(b"nobody has this")
+        self.assert_pulled(self.pull(digest), b"nobody has this")

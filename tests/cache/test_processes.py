@@ -1,0 +1,129 @@
+"""Two processes on one store: two caches over two drivers on one folder, since locks are those of open files."""
+
+from __future__ import annotations
+
+import gc
+import os
+import shutil
+import tempfile
+
+from registryd.cache.fills import LOOK
+from registryd.errors import UpstreamUnavailable
+from registryd.storage import layout
+from registryd.storage.filesystem import FilesystemDriver
+from tests.cache.mirror import APP, LARGE, Mirror, MirrorTestCase, Pull
+from tests.cache.upstream import PIECE
+from tests.values import image
+
+RELEASED = 2 * PIECE + 1
+
+
+def open_files() -> int:
+    gc.collect()
+    return len(os.listdir("/proc/self/fd"))
+
+
+class TwoProcessesTests(MirrorTestCase):
+    def setUp(self) -> None:
+        root = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, root)
+        self.mirror = Mirror(FilesystemDriver(root))
+        self.other = Mirror(FilesystemDriver(root), like=self.mirror)
+        self.upstream, self.clock, self.registry = self.mirror.upstream, self.mirror.clock, self.mirror.registry
+        self.addCleanup(lambda: (self.mirror.registry.stop(), self.other.registry.stop()))
+        self.opened = open_files()
+
+    def test_the_second_follows_the_first(self) -> None:
+        digest = self.upstream.add_blob(LARGE)
+        self.upstream.released = RELEASED
+        first, second = self.pull(digest), self.pull(digest, mirror=self.other)
+        self.assertEqual((len(first.content), len(second.content)), (RELEASED, RELEASED))
+        self.upstream.release(2 * RELEASED)
+        self.clock.advance(LOOK)
+        self.assertEqual(len(second.content), 2 * RELEASED)
+        self.upstream.release()
+        self.assert_pulled(first, LARGE)
+        self.assertNoResult(second.done)
+        self.clock.advance(LOOK)
+        self.assert_pulled(second, LARGE)
+        self.assertEqual(self.upstream.asked, {"fetch_blob": 1})
+        self.assertEqual(open_files(), self.opened)
+
+    def test_the_second_waits_while_the_first_is_asking(self) -> None:
+        digest = self.upstream.add_blob(LARGE)
+        self.upstream.hold = {"fetch_blob"}
+        first = self.registry.open_blob(APP, digest)
+        second = self.other.registry.open_blob(APP, digest)
+        self.pass_delays(5)
+        self.upstream.let_go()
+        self.clock.advance(LOOK)
+        for opened in (first, second):
+            self.assert_pulled(Pull(self.successResultOf(opened)), LARGE)
+        self.assertEqual(self.upstream.asked, {"fetch_blob": 1})
+
+    def test_the_second_goes_on_where_the_first_has_ended(self) -> None:
+        digest = self.upstream.add_blob(LARGE)
+        self.upstream.released = RELEASED
+        first, second = self.pull(digest), self.pull(digest, mirror=self.other)
+        self.successResultOf(self.registry.stop())
+        self.failureResultOf(first.done, UpstreamUnavailable)
+        self.upstream.release()
+        self.clock.advance(LOOK)
+        self.assert_pulled(second, LARGE)
+        self.assertEqual(self.upstream.starts, [0, RELEASED])
+        self.assertEqual(open_files(), self.opened)
+
+    def test_of_wrong_content_nobody_gets_a_clean_end(self) -> None:
+        digest = self.upstream.add_blob(b"\xff" * len(LARGE), instead_of=LARGE)
+        self.upstream.released = RELEASED
+        first, second = self.pull(digest), self.pull(digest, mirror=self.other)
+        self.assertEqual(len(second.content), RELEASED)
+        self.upstream.release()
+        self.failureResultOf(first.done, UpstreamUnavailable)
+        self.upstream.add_blob(LARGE)
+        third = self.pull(digest)
+        self.assert_pulled(third, LARGE)
+        self.clock.advance(LOOK)
+        self.failureResultOf(second.done, OSError)
+        self.assertEqual(open_files(), self.opened)
+
+    def test_of_wrong_content_the_second_asks_itself_and_its_clients_are_broken_off(self) -> None:
+        digest = self.upstream.add_blob(b"\xff" * len(LARGE), instead_of=LARGE)
+        self.upstream.released = RELEASED
+        first, second = self.pull(digest), self.pull(digest, mirror=self.other)
+        self.upstream.release()
+        self.failureResultOf(first.done, UpstreamUnavailable)
+        self.upstream.add_blob(LARGE)
+        self.clock.advance(LOOK)
+        self.failureResultOf(second.done, OSError)
+        self.assert_pulled(self.pull(digest, mirror=self.other), LARGE)
+        self.assertEqual(open_files(), self.opened)
+
+    def test_a_manifest_is_fetched_once(self) -> None:
+        manifest = image(b"config")
+        self.upstream.add(manifest, "v1")
+        self.upstream.hold = {"get_manifest"}
+        first = self.registry.get_manifest(APP, manifest.digest)
+        second = self.other.registry.get_manifest(APP, manifest.digest)
+        self.pass_delays(5)
+        self.upstream.let_go()
+        self.clock.advance(LOOK)
+        self.assertEqual(self.successResultOf(first), manifest)
+        self.assertEqual(self.successResultOf(second), manifest)
+        self.assertEqual(self.upstream.asked, {"get_manifest": 1})
+        self.assertFalse(self.mirror.has(layout.uploads(APP)))
+        self.assertEqual(open_files(), self.opened)
+
+    def test_who_gives_up_for_want_of_room_takes_nothing_from_who_goes_on(self) -> None:
+        digest = self.upstream.add_blob(LARGE)
+        self.upstream.released = RELEASED
+        first = self.pull(digest)
+        fill = next(iter(self.other.registry._fills._under_way.values()), None)
+        self.assertIsNone(fill)
+        second = self.pull(digest, mirror=self.other)
+        (fill,) = self.other.registry._fills._under_way.values()
+        fill._give_back()
+        self.upstream.release()
+        self.clock.advance(LOOK)
+        self.assert_pulled(first, LARGE)
+        self.assert_pulled(second, LARGE)
