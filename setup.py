@@ -24,6 +24,8 @@ setup(
         "click>=8.1",
         "google-re2>=1.1",
         "klein>=24.8,<26",
+        "prometheus_client>=0.21,<1",
+        "publicsuffixlist>=1.0,<2",
         "pyopenssl>=24.0",
         "pyyaml>=6.0,<7",
         "service-identity>=24.1",
@@ -44,6 +46,6 @@ setup(
             "types-PyYAML",
         ],
     },
-    entry_points={"console_scripts": ["registryd = registryd.cli:main"]},
+    entry_points={"console_scripts": ["registryd = registryd.cli:main", "registryd-gc = registryd_gc.cli:main"]},
     zip_safe=False,
 )

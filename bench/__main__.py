@@ -9,6 +9,7 @@ import tempfile
 from collections.abc import Sequence
 from pathlib import Path
 
+from bench.collecting import COLLECTIONS, Collected, collect, collected_text, collection_named, collections_table
 from bench.machine import describe, split_cpus
 from bench.measure import FULL, QUICK, Result, Site, measure
 from bench.profile import profile, summary
@@ -33,10 +34,11 @@ def main() -> int:
 
 def _parser() -> argparse.ArgumentParser:
     keys = [row.key for row in ROWS]
-    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__, epilog=f"rows: {' '.join(keys)}")
+    all_keys = [*keys, *(row.key for row in COLLECTIONS)]
+    parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__, epilog=f"rows: {' '.join(all_keys)}")
     parser.add_argument("--dir", help="where to make the stores, which need 8 GiB (default: where temporary files go)")
     parser.add_argument("--quick", action="store_true", help="a few seconds a row, for a first look")
-    parser.add_argument("--rows", nargs="+", choices=keys, default=keys, metavar="ROW", help="only these")
+    parser.add_argument("--rows", nargs="+", choices=all_keys, default=all_keys, metavar="ROW", help="only these")
     parser.add_argument("--servers", nargs="+", choices=PROGRAMS, default=list(PROGRAMS), help="only these")
     parser.add_argument("--write", action="store_true", help="also put the table into docs/performance.md")
     commands = parser.add_subparsers(dest="command")
@@ -50,25 +52,42 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _compare(options: argparse.Namespace, site: Site) -> int:
+    results, collected = _measured(options, site), _collected(options, site)
     plan = QUICK if options.quick else FULL
-    results = []
-    for row in map(row_named, options.rows):
-        _tell(f"measuring {row.title}")
-        results.append(measure(row, plan, site, [name for name in row.servers if name in options.servers]))
-        _tell(spread_text(results[-1]))
-    lines = [*_list(describe(site.folder)), f"* {plan_text(plan)}", "", *table(results)]
+    lines = [*_list(describe(site.folder)), f"* {plan_text(plan)}", ""]
+    lines += [*table(results), ""] if results else []
+    lines += collections_table(collected) if collected else []
     print("\n".join(lines))
     if options.write:
         write_block(_DOCUMENT, lines)
-    return 1 if _failed(results) else 0
+    return 1 if _failed(results, collected) else 0
+
+
+def _measured(options: argparse.Namespace, site: Site) -> Sequence[Result]:
+    results = []
+    for row in [row_named(key) for key in options.rows if collection_named(key) is None]:
+        _tell(f"measuring {row.title}")
+        names = [name for name in row.servers if name in options.servers]
+        results.append(measure(row, QUICK if options.quick else FULL, site, names))
+        _tell(spread_text(results[-1]))
+    return results
+
+
+def _collected(options: argparse.Namespace, site: Site) -> Sequence[Collected]:
+    results = []
+    for row in filter(None, map(collection_named, options.rows)):
+        _tell(f"measuring the collector's {row.title}, {row.shape(options.quick).blobs:,} blobs")
+        results.append(collect(row, options.quick, site, options.servers))
+        _tell(collected_text(results[-1]))
+    return results
 
 
 def _list(lines: Sequence[str]) -> list[str]:
     return [f"* {line}" for line in lines]
 
 
-def _failed(results: Sequence[Result]) -> bool:
-    return any(result.failures for result in results)
+def _failed(results: Sequence[Result], collected: Sequence[Collected]) -> bool:
+    return any(result.failures for result in results) or any(result.failure for result in collected)
 
 
 def _profile(options: argparse.Namespace, site: Site) -> int:

@@ -24,7 +24,7 @@ from registryd.config.hosts import component_of
 from registryd.filters import ReadOnly, Undeletable
 from registryd.http.answers import Urls
 from registryd.http.front import Front, Limits
-from registryd.interfaces import IAccess, InThread, IRegistry, IStorageDriver, Space
+from registryd.interfaces import IAccess, InThread, IRegistry, IStorageDriver, Meters, Space
 from registryd.local import LocalRegistry
 from registryd.reference import RepositoryName
 from registryd.routes import Namespaces, RoutedRegistry, name_at_upstream, upstream_of
@@ -49,7 +49,7 @@ class Assembled:
         return DeferredList([mirror.stop() for mirror in self._mirrors]).addCallback(lambda _: None)
 
 
-def assemble(config: Config, reactor: Any, threads: ThreadPool, space: Space) -> Assembled:
+def assemble(config: Config, reactor: Any, threads: ThreadPool, space: Space, meters: Meters) -> Assembled:
     """Build what a configuration asks for, without touching the storage or dialling anybody.
 
     Errors:
@@ -58,7 +58,7 @@ def assemble(config: Config, reactor: Any, threads: ThreadPool, space: Space) ->
     in_thread: InThread = partial(deferToThreadPool, reactor, threads)
     driver = make_driver(config)
     local = LocalRegistry(driver, Rules(config.validation), config.collection.grace, in_thread, time.time)
-    mirrors = _mirrors(config, local, Surroundings(reactor, in_thread, space))
+    mirrors = _mirrors(config, local, Surroundings(reactor, in_thread, space, meters))
     urls = Urls(config.http.host, config.http.relative_urls, config.http.prefix)
     limits = Limits(config.http.limits.manifest, config.http.limits.upload, config.tags_max, config.catalog_max_entries)
     access = _access(config, _whole(config, local, mirrors))
@@ -74,6 +74,7 @@ class Surroundings:
     reactor: Any
     in_thread: InThread
     space: Space
+    meters: Meters
 
 
 def adoption(config: Config, driver: IStorageDriver) -> Adoption | None:
@@ -141,8 +142,11 @@ def _mirror(
     around: Surroundings,
 ) -> CachingRegistry:
     upstream = UpstreamRegistry(settings, component, around.reactor, manifest_limit)
+    around.meters.watch(component, upstream.state)
     mirrored = Mirrored(local.tree, component)
-    source = Source(upstream, mirrored, remote_name, settings.freshness, around.in_thread, around.reactor, time.time)
+    source = Source(
+        upstream, mirrored, remote_name, settings.freshness, around.in_thread, around.reactor, time.time, around.meters
+    )
     return CachingRegistry(source, local, local.uploads, local.promises, around.space)
 
 

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import os
+import sys
+
 import click
 from twisted.logger import globalLogBeginner
 
@@ -49,6 +52,18 @@ def check_config(configs: tuple[str, ...]) -> None:
         if config.unbuilt:
             click.echo(f"{config.source}: not supported yet: {', '.join(config.unbuilt)}")
         click.echo(f"{config.source}: can be served")
+
+
+@main.command(
+    "garbage-collect",
+    add_help_option=False,
+    context_settings={"ignore_unknown_options": True},
+    short_help="Remove what nothing needs from a registry's store.",
+)
+@click.argument("arguments", nargs=-1, type=click.UNPROCESSED)
+def garbage_collect(arguments: tuple[str, ...]) -> None:
+    """Run the collector, with all arguments, as the process that it is by itself: small, and without a reactor."""
+    os.execv(sys.executable, [sys.executable, "-m", "registryd_gc", *arguments])
 
 
 @main.command("adopt-cache")

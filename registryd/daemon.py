@@ -27,12 +27,16 @@ from twisted.protocols.tls import TLSMemoryBIOFactory
 from twisted.python.failure import Failure
 from twisted.python.threadpool import ThreadPool
 
-from registryd.assemble import UnknownDriverError, assemble
-from registryd.config import Config, Purging
+from registryd.assemble import assemble
+from registryd.collection import CollectorProcess, UnboundedSpace
+from registryd.config import Config, Debug, Purging
 from registryd.http.accesslog import AccessLog
+from registryd.http.debug import DebugSite
 from registryd.http.site import RegistrySite
 from registryd.interfaces import IStorageDriver
+from registryd.metrics import CollectorMetrics, Metrics, MirrorMetrics
 from registryd.storage import layout
+from registryd.storage.configured import UnknownDriverError
 from registryd.tls import TlsError, server_options
 
 _log = Logger()
@@ -58,14 +62,22 @@ class RegistryService(Service):
         self._config = config
         self._reactor = reactor
         self._threads = ThreadPool(minthreads=0, maxthreads=config.storage.threads, name="storage")
+        self._mirror_metrics = MirrorMetrics()
+        runs = CollectorMetrics()
+        self._collector = CollectorProcess(config, reactor, runs.observe) if _is_collectable(config) else None
+        if self._collector is not None and config.proxy is not None:
+            runs.watch_cache(self._collector.cached_bytes, config.proxy.max_size)
+        self._metrics = Metrics(self._mirror_metrics, runs)
         try:
-            self._assembled = assemble(config, reactor, self._threads)
+            space = self._collector or UnboundedSpace()
+            self._assembled = assemble(config, reactor, self._threads, space, self._mirror_metrics)
         except UnknownDriverError as error:
             raise StartError(str(error)) from error
         limits = config.http.limits
         log = access_log if config.log.access else None
         self._site = RegistrySite(self._assembled.resource, reactor, limits.header, limits.idle, log)
         self._port: IListeningPort | None = None
+        self._debug_port: IListeningPort | None = None
         self._cancel_timers: Callable[[], None] = lambda: None
 
     def privilegedStartService(self) -> None:
@@ -79,7 +91,15 @@ class RegistryService(Service):
         self._take_storage(self._assembled.driver)
         if self._port is None:
             self._listen()
+        if self._config.http.debug is not None:
+            self._listen_for_operators(self._config.http.debug)
         self._threads.start()
+        if self._collector is not None:
+            self._collector.start()
+        elif self._config.collection.interval is not None:
+            _log.warn(
+                "{source}: gc.interval: what is read-only or in memory is not collected", source=self._config.source
+            )
         if self._config.storage.purging is not None and not self._config.storage.read_only:
             self._schedule_purging(self._config.storage.purging)
         if self._config.unbuilt:
@@ -97,11 +117,16 @@ class RegistryService(Service):
         """Stop accepting, let what is in flight finish, and release the store."""
         yield super().stopService()
         self._cancel_timers()
+        collected = self._collector.stop() if self._collector is not None else None
         if self._port is not None:
             yield self._port.stopListening()
         yield self._site.drain(self._config.http.drain_timeout)
+        yield self._assembled.stop()
         if self._threads.started:
             yield deferToThreadPool(self._reactor, self._reactor.getThreadPool(), self._threads.stop)
+        yield collected
+        if self._debug_port is not None:
+            yield self._debug_port.stopListening()
         self._assembled.driver.close()
 
     def _needs_privilege(self) -> bool:
@@ -115,13 +140,13 @@ class RegistryService(Service):
                 factory = TLSMemoryBIOFactory(server_options(self._config.http.tls), False, self._site)
             except TlsError as error:
                 raise StartError(str(error)) from error
-        failures: list[Failure] = []
-        self._endpoint().listen(factory).addCallbacks(self._listening, failures.append)
-        for failure in failures:
-            raise StartError(_why_not_listening(self._config.http.address, failure.value))
+        self._port = _listening(self._endpoint(), factory, self._config.http.address)
 
-    def _listening(self, port: IListeningPort) -> None:
-        self._port = port
+    def _listen_for_operators(self, debug: Debug) -> None:
+        pages = {debug.metrics: self._metrics.page} if debug.metrics is not None else {}
+        endpoint = self._tcp_endpoint("http.debug.addr", debug.address)
+        self._debug_port = _listening(endpoint, DebugSite(pages, self._reactor), debug.address)
+        _log.info("debug port on http://{address}", address=_shown(self._debug_port.getHost()))
 
     def _endpoint(self) -> IStreamServerEndpoint:
         http = self._config.http
@@ -129,12 +154,15 @@ class RegistryService(Service):
             return UNIXServerEndpoint(self._reactor, http.address, BACKLOG, wantPID=True)
         if not http.address:
             return self._systemd_endpoint()
-        host, _, port = http.address.rpartition(":")
+        return self._tcp_endpoint("http.addr", http.address)
+
+    def _tcp_endpoint(self, key: str, address: str) -> IStreamServerEndpoint:
+        host, _, port = address.rpartition(":")
         host = host.strip("[]")
         try:
             number = int(port)
         except ValueError:
-            raise StartError(f"{self._config.source}: http.addr: {http.address!r} has no port number") from None
+            raise StartError(f"{self._config.source}: {key}: {address!r} has no port number") from None
         if ":" in host or (not host and socket.has_dualstack_ipv6()):
             return TCP6ServerEndpoint(self._reactor, number, BACKLOG, host or "::")
         return TCP4ServerEndpoint(self._reactor, number, BACKLOG, _address_of(host))
@@ -201,8 +229,31 @@ class RegistryService(Service):
         address = self._port.getHost()
         if not isinstance(address, IPv4Address | IPv6Address):
             return f"unix:{address}"
-        host = f"[{address.host}]" if ":" in address.host else address.host
-        return f"{'https' if self._config.http.tls else 'http'}://{host}:{address.port}"
+        return f"{'https' if self._config.http.tls else 'http'}://{_shown(address)}"
+
+
+def _is_collectable(config: Config) -> bool:
+    """Whether a process beside the daemon finds the registry's content, and may change it."""
+    return config.storage.driver != "inmemory" and not config.storage.read_only
+
+
+def _listening(endpoint: IStreamServerEndpoint, factory: Any, address: str) -> IListeningPort:
+    """The port that an endpoint has opened.
+
+    Errors:
+        StartError: it cannot.
+    """
+    ports: list[IListeningPort] = []
+    failures: list[Failure] = []
+    endpoint.listen(factory).addCallbacks(ports.append, failures.append)
+    for failure in failures:
+        raise StartError(_why_not_listening(address, failure.value))
+    return ports[0]
+
+
+def _shown(address: Any) -> str:
+    host = f"[{address.host}]" if ":" in address.host else address.host
+    return f"{host}:{address.port}"
 
 
 def _address_of(host: str) -> str:

@@ -4,15 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import AbstractContextManager
-from typing import Any, Protocol, TypeVar
+from typing import TYPE_CHECKING, Any, Protocol, TypeVar
 
 import attrs
-from twisted.internet.defer import Deferred
 from twisted.internet.interfaces import IConsumer
 from zope.interface import Attribute, Interface
 
 from registryd.model import Descriptor, Manifest
 from registryd.reference import Digest, Reference, RepositoryName, Tag
+
+if TYPE_CHECKING:
+    # The collector does without it, and starts in half the time.
+    from twisted.internet.defer import Deferred
 
 _T = TypeVar("_T")
 
@@ -96,8 +99,11 @@ class UpstreamState:
 class Meters(Protocol):
     """What counts what mirrors do."""
 
-    blobs: Traffic
-    manifests: Traffic
+    @property
+    def blobs(self) -> Traffic: ...
+
+    @property
+    def manifests(self) -> Traffic: ...
 
     def watch(self, upstream: str, state: Callable[[], UpstreamState]) -> None:
         """Ask for the state of an upstream whenever somebody wants to know it."""
@@ -133,6 +139,34 @@ class IFileBlobReader(IBlobReader):
 
     def fileno() -> int:
         """The descriptor of the file; it stays the reader's."""
+
+
+class IGrowingFile(Interface):
+    """A local file to which is appended while it is delivered."""
+
+    def reach(position: int) -> Deferred[tuple[int, int]]:
+        """The descriptor of the file, which stays its owner's, and how many bytes of it may be read: when that is more
+        than ``position``.
+
+        Errors:
+            Exception: there will be no more, or what came is gone.
+        """
+
+
+class IFileDelivery(Interface):
+    """A part of a file on its way to a consumer."""
+
+    position: int = Attribute("the offset of the first byte that was not delivered")
+
+    def begin() -> Deferred[None]:
+        """Start; fires at the end. Where it fails because the file did, the consumer can be written to again."""
+
+
+class IFileConsumer(IConsumer):
+    """A consumer that may take parts of files by sendfile(2)."""
+
+    def file_delivery(file: IGrowingFile, start: int, stop: int) -> IFileDelivery | None:
+        """What delivers the bytes from ``start`` to ``stop``; None where they have to be written."""
 
 
 class IViewConsumer(IConsumer):
@@ -368,6 +402,9 @@ class IUpstream(Interface):
 
     def referrers(name: RepositoryName, subject: Digest) -> Deferred[Sequence[Referrer]]:
         """All that refers to a subject, in the order of digests: by the API, else by the tag schema."""
+
+    def close() -> Deferred[None]:
+        """Close all connections; what is under way on them fails."""
 
 
 @attrs.frozen

@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import json
 import re
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping, Sequence
 from contextlib import contextmanager, nullcontext
 from threading import Lock
 from typing import Any, Final
@@ -115,12 +115,7 @@ def told_media_type(content: bytes) -> tuple[str, bool]:
     """
     try:
         with _parsed(content) as document:
-            named = document.get("mediaType")
-            if isinstance(named, str) and is_media_type(named):
-                return named, True
-            if document.get("schemaVersion") == 1:
-                return (DOCKER_SCHEMA1_SIGNED if "signatures" in document else DOCKER_SCHEMA1), False
-            return (OCI_INDEX if "manifests" in document else OCI_MANIFEST), False
+            return _told(document)
     except ManifestInvalid:
         return OCTET_STREAM, False
 
@@ -140,6 +135,23 @@ def read_document(manifest: Manifest) -> Document:
             return reader(manifest.media_type, document)
         except DigestInvalid as error:
             raise ManifestInvalid(f"a descriptor's digest is invalid or unsupported: {error.detail}") from error
+
+
+def read_stored(content: bytes, pushed_as: Callable[[], str | None]) -> Document:
+    """What a stored manifest says of other content; where it is not what its type asks for, every digest counts.
+
+    ``pushed_as`` tells the type that it was pushed with, and is asked where the bytes do not name one.
+
+    Errors:
+        ManifestInvalid: the bytes are not a JSON object.
+    """
+    with _parsed(content) as document:
+        told, named = _told(document)
+        media_type = told if named else pushed_as() or told
+        try:
+            return _READERS.get(media_type, _read_unknown)(media_type, document)
+        except (ManifestInvalid, DigestInvalid):
+            return Document(media_type, mentioned=tuple(dict.fromkeys(_mentioned(document))))
 
 
 def refuse_ambiguity(content: bytes) -> None:
@@ -172,6 +184,15 @@ def _parsed(content: bytes) -> Iterator[Mapping[str, Any]]:
         if not isinstance(document, dict):
             raise ManifestInvalid("manifest is not a JSON object")
         yield document
+
+
+def _told(document: Mapping[str, Any]) -> tuple[str, bool]:
+    named = document.get("mediaType")
+    if isinstance(named, str) and is_media_type(named):
+        return named, True
+    if document.get("schemaVersion") == 1:
+        return (DOCKER_SCHEMA1_SIGNED if "signatures" in document else DOCKER_SCHEMA1), False
+    return (OCI_INDEX if "manifests" in document else OCI_MANIFEST), False
 
 
 def _without_repetition(pairs: list[tuple[str, Any]]) -> dict[str, Any]:

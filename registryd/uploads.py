@@ -307,7 +307,7 @@ class BlobWriter:
         return self.content.size
 
     def holds(self, digest: Digest) -> bool:
-        """Whether the session holds the whole of a blob; before anything is written to it."""
+        """Whether the session holds the whole of a blob; while nothing that was written waits to be stored."""
         return self.hashed is not None and self.hashed.state.hexdigest() == digest.hex
 
     def suspend(self) -> Deferred[int]:

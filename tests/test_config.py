@@ -583,7 +583,7 @@ class TestCollection:
         )
         rule = Retention(("team/**",), 10, ("v*",), 30 * DAY, 90 * DAY)
         assert config.collection == Collection(1.0, "delete", DAY, 3 * DAY, (rule,))
-        assert config.unbuilt == ("gc.untagged: delete", "gc.trash", "gc.retention")
+        assert config.unbuilt == ()
 
 
 ERRORS = """

@@ -30,10 +30,10 @@ import pytest
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from registryd.interfaces import IStorageDriver
-from registryd.storage import filesystem
+from registryd.storage import durable, filesystem
 from registryd.storage.filesystem import LOCK_NAME, FilesystemDriver
 
-DRIVER = FilesystemDriver.__module__
+DRIVER = (FilesystemDriver.__module__, durable.__name__)
 Call = Callable[..., object]
 Contents = dict[str, bytes]
 
@@ -72,8 +72,8 @@ def write(driver: IStorageDriver, path: str, *buffers: bytes) -> None:
 
 
 @contextmanager
-def before(chosen: Callable[[Call], bool], act: Callable[[], object], module: str = DRIVER) -> Iterator[None]:
-    """Act once, right before the first call of a module into the system that is chosen.
+def before(chosen: Callable[[Call], bool], act: Callable[[], object], modules: Sequence[str] = DRIVER) -> Iterator[None]:
+    """Act once, right before the first call of one of some modules into the system that is chosen.
 
     An error that the act raises is the call's. Fails where there was no such call.
     """
@@ -81,7 +81,7 @@ def before(chosen: Callable[[Call], bool], act: Callable[[], object], module: st
 
     def watch(frame: FrameType, event: str, called: Call) -> None:
         nonlocal acted
-        if event == "c_call" and frame.f_globals["__name__"] == module and chosen(called):
+        if event == "c_call" and frame.f_globals["__name__"] in modules and chosen(called):
             sys.setprofile(None)
             acted = True
             act()
@@ -444,13 +444,13 @@ class RaceTests(SynchronousTestCase):
 
     def test_folder_filled_while_it_is_deleted(self) -> None:
         self.driver.put_content("/f/a", b"1")
-        with before(is_call(os.rmdir), lambda: self.driver.put_content("/f/b", b"2"), module="shutil"):
+        with before(is_call(os.rmdir), lambda: self.driver.put_content("/f/b", b"2"), modules=["shutil"]):
             self.driver.delete("/f")
         assert self.driver.list("/") == []
 
     def test_folder_deleted_by_two(self) -> None:
         self.driver.put_content("/f/a", b"1")
-        with before(is_call(os.rmdir), lambda: self.driver.delete("/f"), module="shutil"):
+        with before(is_call(os.rmdir), lambda: self.driver.delete("/f"), modules=["shutil"]):
             self.driver.delete("/f")
         assert self.driver.list("/") == []
 

@@ -7,7 +7,8 @@ from typing import Any
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from registryd.cache.fills import Fillable, Fills
+from registryd.cache.fetching import Fillable
+from registryd.cache.fills import Fills
 from registryd.cache.following import GrowingReader, PassingReader
 from registryd.cache.once import Once
 from registryd.cache.source import Source
@@ -37,11 +38,21 @@ class Blobs:
 
     def open(self, name: RepositoryName, digest: Digest) -> Deferred[IBlobReader]:
         """A blob, open for reading; see IReader.open_blob."""
-        return self._cached.open_blob(name, digest).addErrback(self._missing, self._open, name, digest)
+        opened = self._cached.open_blob(name, digest)
+        return opened.addCallbacks(self._hit, self._missing, errbackArgs=(self._open_counted, name, digest))
 
     def resolve(self, name: RepositoryName, digest: Digest) -> Deferred[Descriptor]:
         """What a blob is; nothing is fetched for that. See IReader.resolve_blob."""
         return self._cached.resolve_blob(name, digest).addErrback(self._missing, self._resolve, name, digest)
+
+    def _hit(self, reader: IBlobReader) -> IBlobReader:
+        self._source.meters.blobs.served(reader.descriptor.size, True)
+        return reader
+
+    async def _open_counted(self, blob: Fillable) -> IBlobReader:
+        reader = await self._open(blob)
+        self._source.meters.blobs.served(reader.descriptor.size, False)
+        return reader
 
     def _missing(self, failure: Failure, instead: Any, name: RepositoryName, digest: Digest) -> Deferred[Any]:
         failure.trap(*_UNKNOWN)

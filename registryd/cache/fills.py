@@ -8,18 +8,17 @@ the lock, and goes on where the bytes end.
 from __future__ import annotations
 
 from collections.abc import Callable
+from functools import partial
 
 import attrs
-from twisted.internet.defer import CancelledError, Deferred, DeferredList, fail, succeed
-from twisted.internet.interfaces import IProducer, IPushProducer
-from twisted.internet.task import deferLater
+from twisted.internet.defer import Deferred, DeferredList, fail, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
-from zope.interface import implementer
 
+from registryd.cache.fetching import STOPPING, BegunAnewError, Fetching, Fillable, Pause
 from registryd.cache.source import Source
 from registryd.errors import BlobUnknown, DigestInvalid, RegistryError, StorageFull, UploadUnknown, UpstreamUnavailable
-from registryd.interfaces import IBlobWriter, IContentReader, IFetch, IViewConsumer, PeerGone, Space
+from registryd.interfaces import IBlobWriter, IContentReader, PeerGone, Space
 from registryd.reference import Digest, RepositoryName
 from registryd.storage import layout
 from registryd.uploads import BlobWriter, Uploads, tell_full
@@ -29,37 +28,16 @@ _log = Logger()
 LOOK = 0.05
 """Seconds between two looks at what another process fetches."""
 
-DELAYS = (0.5, 1.0, 2.0, 4.0, 8.0)
-"""Seconds before an upstream that broke off is asked again; once more after each of them without a byte between."""
-
-MOST_FETCHES = 100
-"""How often one blob is asked for at most, however many bytes each answer brings."""
-
 MOST_BEGINNINGS = 3
 """How often what has come is given up at most, and the blob begun anew, before its fill fails."""
-
-STOPPING = "the daemon is stopping"
-
-
-class _BegunAnewError(Exception):
-    """What lay in the session cannot be gone on with, and is gone."""
 
 
 @attrs.frozen
 class Elsewhere:
-    """Another process fetches: how many bytes it has stored, and how many they will be, where that is known."""
+    """Another process fetches: how many bytes it has stored, and how many they will be; None while it does not tell."""
 
     stored: int
     size: int | None
-
-
-@attrs.frozen
-class Fillable:
-    """Where a blob comes from, and where to: its name in the tree, and the one that the upstream knows it by."""
-
-    name: RepositoryName
-    remote: RepositoryName
-    digest: Digest
 
 
 class Fills:
@@ -101,8 +79,8 @@ class Fill:
     """One blob on its way.
 
     ``is_complete``: whether all is verified and stored. ``size`` is None until it is known. ``available`` are the bytes
-    that may be read: the last one only when all are verified and stored, so that nobody ever gets a clean end of wrong
-    bytes. ``beginnings`` grows when what was available is gone and comes anew: who has read before must not go on.
+    that may be read: the last one only when all are verified, so that nobody ever gets a clean end of wrong bytes.
+    ``beginnings`` grows when what was available is gone and comes anew: who has read before must not go on.
     """
 
     def __init__(self, fills: Fills, blob: Fillable) -> None:
@@ -116,9 +94,8 @@ class Fill:
         self._error: RegistryError | None = None
         self._made_room = False
         self._stopping = False
-        self._fetch: IFetch | None = None
-        self._asked: Deferred[IFetch] | None = None
-        self._pause: Deferred[None] | None = None
+        self._fetching: Fetching | None = None
+        self._pause = Pause(fills.source.clock)
         self._waiting: list[tuple[Callable[[], bool], Deferred[None]]] = []
         self._ended: Deferred[None] | None = None
 
@@ -165,11 +142,9 @@ class Fill:
     def stop(self) -> Deferred[None]:
         """Fetch no more, keep what came; fires when that is stored."""
         self._stopping = True
-        if self._fetch is not None:
-            self._fetch.abandon()
-        for awaited in (self._asked, self._pause):
-            if awaited is not None:
-                awaited.cancel()
+        if self._fetching is not None:
+            self._fetching.stop()
+        self._pause.end()
         stopped: Deferred[None] = Deferred()
         assert self._ended is not None
         self._ended.addBoth(lambda _: stopped.callback(None))
@@ -196,14 +171,20 @@ class Fill:
 
     def _found(self, stored: int) -> None:
         """Take note of what is stored when it is looked for: less than before where it was lost meanwhile."""
-        if min(stored, self.available) < self.available:
+        if stored < self.available:
             self.beginnings += 1
             self.available = stored
         self._stored(stored)
 
-    def _stored(self, size: int) -> None:
+    def _size_told(self, size: int | None, stored: int) -> None:
+        self.size = size
+        self._stored(stored)
+
+    def _stored(self, size: int, writer: BlobWriter | None = None) -> None:
         if self.size is not None:
-            self.available = max(self.available, min(size, self.size - 1))
+            # Verified is enough for who waits: that it is durable, and a blob, can take seconds more.
+            verified = size == self.size and writer is not None and writer.holds(self.blob.digest)
+            self.available = max(self.available, min(size, self.size - (not verified)))
             self._tell()
 
     def _completed(self, size: int) -> None:
@@ -228,7 +209,7 @@ class Fill:
             except StorageFull:
                 await self._need_room()
                 continue
-            except (_BegunAnewError, UploadUnknown):
+            except (BegunAnewError, UploadUnknown):
                 # The session was unusable; or who removes old ones took its folder just before it was claimed.
                 self.beginnings += 1
                 self.available = 0
@@ -238,9 +219,10 @@ class Fill:
             if isinstance(size, int):
                 self._completed(size)
                 return
-            self.size = size.size if self.size is None else self.size
-            self._found(size.stored)
-            await self._sleep(LOOK)
+            if size.size is not None:
+                self.size = size.size if self.size is None else self.size
+                self._found(size.stored)
+            await self._pause.sleep(LOOK)
         raise UpstreamUnavailable(STOPPING)
 
     def _look(self) -> BlobWriter | Elsewhere | int:
@@ -279,8 +261,11 @@ class Fill:
             there = await self._source.in_thread(self._size_if_there)
             if there is None:
                 self._found(writer.stored)
-                writer.on_stored = self._stored
-                await self._fetch_into(writer)
+                writer.on_stored = partial(self._stored, writer=writer)
+                self._fetching = Fetching(self._source, self.blob, writer, self.size, self._size_told)
+                if self._stopping:
+                    raise UpstreamUnavailable(STOPPING)
+                await self._fetching.run()
         except BlobUnknown:
             await writer.cancel()
             await self._source.in_thread(self._source.mirrored.tidy, self.blob.name)
@@ -288,7 +273,7 @@ class Fill:
         except PeerGone:
             await writer.suspend()  # Raises what the storage said when it wanted no more.
             raise UpstreamUnavailable("the fetch was given up") from None
-        except _BegunAnewError:
+        except BegunAnewError:
             await writer.revert(0)
             raise
         except Exception:
@@ -306,88 +291,9 @@ class Fill:
         except DigestInvalid:
             _log.error("{name}: the upstream sent other content for {digest}", **attrs.asdict(self.blob, recurse=False))
             raise UpstreamUnavailable("the upstream sent content with another digest") from None
+        self._source.meters.blobs.fetched(size)
         self._fills.space.came(size)
         return size
-
-    async def _fetch_into(self, writer: BlobWriter) -> None:
-        if writer.holds(self.blob.digest):
-            await self._source.in_thread(self._source.mirrored.mark, self.blob.name)
-            return
-        left_over = writer.size
-        failures = 0
-        for _ in range(MOST_FETCHES):
-            begun = writer.size
-            try:
-                await self._fetch_rest(writer, left_over)
-                return
-            except UpstreamUnavailable as error:
-                failures = 0 if writer.size > begun else failures + 1
-                if self._fetch is None or self._stopping or failures >= len(DELAYS):
-                    raise
-                _log.warn(
-                    "{name}: {digest}: broken off after {size} bytes, asking again: {error}",
-                    **attrs.asdict(self.blob, recurse=False),
-                    size=writer.size,
-                    error=error,
-                )
-            await self._sleep(DELAYS[failures])
-            if self._stopping:
-                raise UpstreamUnavailable(STOPPING)
-        raise UpstreamUnavailable("the upstream broke off too often")
-
-    async def _fetch_rest(self, writer: BlobWriter, left_over: int) -> None:
-        fetch = await self._ask(writer.size)
-        try:
-            self._check(fetch, writer.size, left_over)
-            self._fetch = fetch
-            await self._source.in_thread(self._source.mirrored.mark, self.blob.name)
-            if self.size is None and fetch.size is not None:
-                await self._source.in_thread(self._note_size, fetch.size)
-                self.size = fetch.size
-            self._stored(writer.stored)
-            if self._stopping:
-                raise UpstreamUnavailable(STOPPING)
-            await fetch.deliver_to(_From(writer, writer.size - fetch.start))
-        finally:
-            fetch.abandon()
-        if self.size is not None and writer.size != self.size:
-            raise UpstreamUnavailable("the upstream's answer ended early")
-
-    async def _ask(self, start: int) -> IFetch:
-        self._asked = self._source.upstream.fetch_blob(self.blob.remote, self.blob.digest, start)
-        try:
-            return await self._asked
-        except CancelledError:
-            raise UpstreamUnavailable(STOPPING) from None
-        finally:
-            self._asked = None
-
-    def _check(self, fetch: IFetch, stored: int, left_over: int) -> None:
-        """Whether an answer can follow what is stored.
-
-        Errors:
-            UpstreamUnavailable: it cannot.
-            _BegunAnewError: as much as the whole was left over by another process, and it is not the blob.
-        """
-        if fetch.start > stored or (self.size is not None and fetch.size not in (None, self.size)):
-            raise UpstreamUnavailable("the upstream tells another size than before")
-        if fetch.size is not None and (stored > fetch.size or 0 < stored == fetch.size == left_over):
-            raise _BegunAnewError()
-
-    def _note_size(self, size: int) -> None:
-        """Tell processes that follow; they wait for the whole where this fails."""
-        try:
-            id = layout.fill_id(self.blob.digest)
-            noted = self._source.mirrored.tree.driver.writer(layout.upload_size(self.blob.name, id), True)
-        except OSError:
-            return
-        try:
-            noted.truncate(0)
-            noted.write([b"%d" % size])
-        except OSError:
-            pass
-        finally:
-            noted.close()
 
     async def _need_room(self) -> None:
         """Make room, once; where that does not help, give back what this blob took of it.
@@ -416,45 +322,3 @@ class Fill:
             self._fills.uploads.forget(name, id)
         finally:
             content.close()
-
-    async def _sleep(self, seconds: float) -> None:
-        self._pause = deferLater(self._source.clock, seconds)
-        try:
-            await self._pause
-        except CancelledError:
-            pass
-        finally:
-            self._pause = None
-
-
-@implementer(IViewConsumer)
-class _From:
-    """Passes on what comes after a number of bytes: those that were sent again by an upstream that does not resume.
-
-    It stops its producer when the writer takes no more, since the storage failed while nobody was writing.
-    """
-
-    def __init__(self, writer: BlobWriter, skip: int) -> None:
-        self._writer = writer
-        self._skip = skip
-        self._producer: IPushProducer | None = None
-
-    def registerProducer(self, producer: IProducer, streaming: bool) -> None:
-        self._producer = IPushProducer(producer)
-        self._writer.registerProducer(producer, streaming)
-
-    def unregisterProducer(self) -> None:
-        self._producer = None
-        self._writer.unregisterProducer()
-
-    def write(self, data: bytes | memoryview) -> None:
-        if self._skip:
-            skipped = min(self._skip, len(data))
-            self._skip -= skipped
-            data = data[skipped:]
-        if not data:
-            return
-        size = self._writer.size
-        self._writer.write(data)
-        if self._writer.size == size and self._producer is not None:
-            self._producer.stopProducing()

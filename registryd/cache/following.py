@@ -12,11 +12,22 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from registryd.cache.fills import Fill, Fillable
+from registryd.cache.fetching import Fillable
+from registryd.cache.fills import Fill
 from registryd.cache.source import Source
 from registryd.delivery import Delivery
 from registryd.errors import StorageFull, UpstreamUnavailable
-from registryd.interfaces import IBlobReader, IContentReader, IFetch, IUpstream, IViewConsumer, PeerGone
+from registryd.interfaces import (
+    IBlobReader,
+    IContentReader,
+    IFetch,
+    IFileConsumer,
+    IFileDelivery,
+    IGrowingFile,
+    IUpstream,
+    IViewConsumer,
+    PeerGone,
+)
 from registryd.model import Descriptor
 from registryd.reference import Digest, Hash, new_hash
 
@@ -26,7 +37,7 @@ _T = TypeVar("_T")
 _READ = 1024 * 1024
 
 
-@implementer(IBlobReader)
+@implementer(IBlobReader, IGrowingFile)
 class GrowingReader:
     """A blob on its way: each reader has its own pace, and waits for what has not come yet.
 
@@ -46,8 +57,35 @@ class GrowingReader:
         self._closed = False
 
     def deliver_to(self, consumer: IConsumer, start: int, stop: int) -> Deferred[None]:
-        delivery = Delivery(self, consumer, start, stop)
+        delivery = self._delivery(consumer, start, stop)
         return delivery.begin().addErrback(self._pass_through, delivery, consumer, start, stop)
+
+    def _delivery(self, consumer: IConsumer, start: int, stop: int) -> Delivery | IFileDelivery:
+        if IFileConsumer.providedBy(consumer) and self._has_file():
+            return consumer.file_delivery(self, start, stop) or Delivery(self, consumer, start, stop)
+        return Delivery(self, consumer, start, stop)
+
+    def _has_file(self) -> bool:
+        if not self._source.mirrored.tree.driver.immediate:
+            return False
+        try:
+            return self._readable(0).fileno() is not None
+        except OSError:
+            return False
+
+    def reach(self, position: int) -> Deferred[tuple[int, int]]:
+        """See IGrowingFile."""
+        if self._closed or (self._content is not None and self._beginnings != self._fill.beginnings):
+            return fail(OSError("what came of a blob was lost while it was delivered"))
+        if position >= self._fill.available:
+            return self._fill.grown(position).addCallback(lambda _: self.reach(position))
+        return maybeDeferred(self._reached, position).addErrback(self._without_content, lambda: self.reach(position))
+
+    def _reached(self, position: int) -> tuple[int, int]:
+        content = self._readable(position + 1)
+        descriptor = content.fileno()
+        assert descriptor is not None
+        return descriptor, min(content.size, self._fill.available)
 
     def read(self, start: int, stop: int) -> bytes:
         raise NotImplementedError("a blob that is still coming is not at hand")
@@ -65,7 +103,7 @@ class GrowingReader:
         else:
             self._in_use = True
             turn = self._source.in_thread(self._read, start, min(stop, self._fill.available)).addBoth(self._used)
-        return turn.addErrback(self._without_content, start, stop)
+        return turn.addErrback(self._without_content, lambda: self.read_turn(start, stop))
 
     def close(self) -> None:
         self._closed = True
@@ -79,10 +117,14 @@ class GrowingReader:
         return result
 
     def _read(self, start: int, stop: int) -> bytes:
+        return self._readable(stop).read(start, stop)
+
+    def _readable(self, stop: int) -> IContentReader:
+        """The content, open for reading up to an offset."""
         if self._content is None or self._content.size < stop:
             self._reopen()
         assert self._content is not None
-        return self._content.read(start, stop)
+        return self._content
 
     def _reopen(self) -> None:
         """Open the content anew, since a reader does not see what is appended later.
@@ -98,15 +140,15 @@ class GrowingReader:
         if former is not None:
             former.close()
 
-    def _without_content(self, failure: Failure, start: int, stop: int) -> Deferred[bytes]:
+    def _without_content(self, failure: Failure, again: Callable[[], Deferred[_T]]) -> Deferred[_T]:
         """Wait for what the fill comes to, where that has given up what it stored."""
         failure.trap(FileNotFoundError)
         if self._fill.is_complete:
             return fail(failure)
-        return self._fill.done().addCallback(lambda _: self.read_turn(start, stop))
+        return self._fill.done().addCallback(lambda _: again())
 
     def _pass_through(
-        self, failure: Failure, delivery: Delivery, consumer: IConsumer, start: int, stop: int
+        self, failure: Failure, delivery: Delivery | IFileDelivery, consumer: IConsumer, start: int, stop: int
     ) -> Deferred[None]:
         failure.trap(StorageFull)
         if start > 0:

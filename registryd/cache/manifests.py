@@ -11,6 +11,7 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from registryd.cache.fills import LOOK
+from registryd.cache.mirrored import Told
 from registryd.cache.once import Once
 from registryd.cache.source import REMEMBERED, Source
 from registryd.errors import ManifestInvalid, ManifestUnknown, NameUnknown, StorageFull, UpstreamUnavailable
@@ -51,7 +52,8 @@ class Manifests:
         """A manifest; see IReader.get_manifest."""
         if isinstance(reference, Digest):
             found = self._cached.get_manifest(name, reference)
-            return found.addErrback(self._missing, name, reference).addCallback(self._renew, name)
+            found = found.addCallbacks(self._hit, self._missing, errbackArgs=(name, reference))
+            return found.addCallback(self._renew, name)
         return Deferred.fromCoroutine(self._tagged(name, reference)).addCallback(self._renew, name)
 
     def resolve(self, name: RepositoryName, reference: Reference) -> Deferred[Descriptor]:
@@ -62,7 +64,14 @@ class Manifests:
 
     def _missing(self, failure: Any, name: RepositoryName, digest: Digest) -> Deferred[Manifest]:
         failure.trap(*_UNKNOWN)
-        return self._fetched(name, digest)
+        return self._fetched(name, digest).addCallback(self._served, False)
+
+    def _hit(self, manifest: Manifest) -> Manifest:
+        return self._served(manifest, True)
+
+    def _served(self, manifest: Manifest, hit: bool) -> Manifest:
+        self._source.meters.manifests.served(len(manifest.content), hit)
+        return manifest
 
     def _fetched(self, name: RepositoryName, digest: Digest) -> Deferred[Manifest]:
         return self._fetches.do((name, digest), lambda: self._fetch(name, digest))
@@ -92,10 +101,10 @@ class Manifests:
     async def _tagged(self, name: RepositoryName, tag: Tag) -> Manifest:
         current = await self._current(name, tag)
         if current is None:
-            return await self._cached.get_manifest(name, tag)
+            return self._hit(await self._cached.get_manifest(name, tag))
         cached = await self._cached_as(name, tag, current)
         if cached is not None:
-            return cached
+            return self._hit(cached)
         try:
             manifest = await self.get(name, current.descriptor.digest)
         except ManifestUnknown:
@@ -104,7 +113,7 @@ class Manifests:
             if linked is None or linked == current.descriptor.digest:
                 raise
             warning = self._source.stale(name, UpstreamUnavailable(f"{tag} is {current.descriptor.digest} there"))
-            return attrs.evolve(await self._cached.get_manifest(name, linked), warning=warning)
+            return self._hit(attrs.evolve(await self._cached.get_manifest(name, linked), warning=warning))
         await self._source.keep(self._source.mirrored.tag, name, tag, manifest.digest)
         return attrs.evolve(manifest, warning=current.warning)
 
@@ -116,7 +125,7 @@ class Manifests:
             return None
         if manifest.digest != current.descriptor.digest:
             return None
-        return attrs.evolve(manifest, warning=current.warning)
+        return attrs.evolve(manifest, warning=current.warning) if current.warning else manifest
 
     async def _current(self, name: RepositoryName, tag: Tag) -> _Current | None:
         """What a tag is; None where the repository is no mirror of this upstream.
@@ -124,17 +133,25 @@ class Manifests:
         Errors:
             ManifestUnknown: the upstream does not have it; or cannot be asked, and nothing is cached.
         """
+        if self._source.mirrored.tree.driver.immediate:
+            fresh = self._fresh(self._source.mirrored.told(name, tag))
+            if fresh is not None:
+                return fresh
         # Looked at by one at a time: who finds it old just before another has asked would ask once more.
         return await self._checks.do((name, tag), lambda: self._look(name, tag))
 
     async def _look(self, name: RepositoryName, tag: Tag) -> _Current | None:
-        told = await self._source.read(self._source.mirrored.told, name, tag)
-        if told.descriptor is not None and self._source.is_fresh(told.checked):
-            return _Current(told.descriptor)
+        fresh = self._fresh(await self._source.read(self._source.mirrored.told, name, tag))
+        if fresh is not None:
+            return fresh
         self._refuse_absent(name, tag)
         if not await self._source.read(self._source.mirrored.may_fill, name):
             return None
         return await self._check(name, tag)
+
+    def _fresh(self, told: Told) -> _Current | None:
+        """What was told of a tag, if that needs no asking again."""
+        return _Current(told.descriptor) if told.descriptor and self._source.is_fresh(told.checked) else None
 
     async def _check(self, name: RepositoryName, tag: Tag) -> _Current:
         mirrored = self._source.mirrored

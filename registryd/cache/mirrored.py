@@ -21,6 +21,9 @@ from registryd.storage.tree import Tree
 
 _log = Logger()
 
+TOLD_KNOWN = 16384
+"""Tags of which it is remembered what the upstream told, while that is not written anew; at some 600 bytes each."""
+
 
 @attrs.frozen
 class Told:
@@ -37,6 +40,7 @@ class Mirrored:
     tree: Tree
     upstream: str
     _refused: set[RepositoryName] = attrs.field(factory=set, init=False)
+    _told: dict[str, tuple[object, Told]] = attrs.field(factory=dict, init=False, repr=False)
 
     def may_fill(self, name: RepositoryName) -> bool:
         """Whether what is fetched may be kept in a repository: one of this upstream, or one that holds nothing yet.
@@ -76,15 +80,17 @@ class Mirrored:
         """What the upstream told last of a tag."""
         path = layout.tag_checked(name, tag)
         try:
-            checked = self.tree.driver.stat(path).modified
-            content = self.tree.driver.get_content(path)
+            stat = self.tree.driver.stat(path)
+            known = self._told.get(path)
+            if known is not None and known[0] == stat.version:
+                return known[1]
+            told = Told(_read_told(path, self.tree.driver.get_content(path)), stat.modified)
         except FileNotFoundError:
             return Told(None, 0.0)
-        try:
-            return Told(_descriptor(json.loads(content)), checked)
-        except (ValueError, KeyError, TypeError, DigestInvalid):
-            _log.error("{path}: not a descriptor: {content!r}", path=path, content=content[:200])
-            return Told(None, 0.0)
+        if len(self._told) >= TOLD_KNOWN:
+            self._told.clear()
+        self._told[path] = stat.version, told
+        return told
 
     def put_told(self, name: RepositoryName, tag: Tag, descriptor: Descriptor) -> None:
         """Note what the upstream told of a tag just now; a tag of something that is cached names that from now on."""
@@ -210,6 +216,14 @@ def _subject(manifest: Manifest) -> Digest | None:
     except ManifestInvalid:
         return None  # Passed on as it came: what it means is between the upstream and the client.
     return subject.digest if subject is not None else None
+
+
+def _read_told(path: str, content: bytes) -> Descriptor | None:
+    try:
+        return _descriptor(json.loads(content))
+    except (ValueError, KeyError, TypeError, DigestInvalid):
+        _log.error("{path}: not a descriptor: {content!r}", path=path, content=content[:200])
+        return None
 
 
 def _as_json(descriptor: Descriptor) -> dict[str, Any]:

@@ -32,6 +32,7 @@ class CachingRegistry(UnsupportedRegistry):
     ) -> None:
         """``cached`` is the registry over the same tree as ``source``, with its sessions and promises."""
         self._cached = cached
+        self._upstream = source.upstream
         self._fills = Fills(source, uploads, space)
         self._blobs = Blobs(source, cached, self._fills)
         self._manifests = Manifests(source, cached, uploads, promises)
@@ -62,4 +63,4 @@ class CachingRegistry(UnsupportedRegistry):
 
     def stop(self) -> Deferred[None]:
         """Fetch no more, keep what came; fires when that is stored."""
-        return self._fills.stop()
+        return self._fills.stop().addCallback(lambda _: self._upstream.close())

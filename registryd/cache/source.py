@@ -14,7 +14,7 @@ from twisted.python.failure import Failure
 
 from registryd.cache.mirrored import Mirrored
 from registryd.errors import UpstreamUnavailable
-from registryd.interfaces import InThread, IUpstream
+from registryd.interfaces import InThread, IUpstream, Meters
 from registryd.reference import RepositoryName
 
 _log = Logger()
@@ -39,6 +39,7 @@ class Source:
     in_thread: InThread
     clock: IReactorTime
     now: Callable[[], float]
+    meters: Meters
     absent: MutableMapping[tuple[RepositoryName, str], bool] = attrs.field(init=False, repr=False)
 
     @absent.default

@@ -39,7 +39,9 @@ BUILT: Mapping[str, frozenset[str] | None] = {
     "proxy": None,
     "gc.grace": None,
     "gc.interval": None,
-    "gc.untagged": frozenset({"keep"}),
+    "gc.untagged": None,
+    "gc.retention": None,
+    "gc.trash": None,
     "auth.none": None,
     # Needs no doing: registryd has what it is for without it, or never does what it turns off.
     "http.secret": None,

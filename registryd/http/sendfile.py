@@ -5,12 +5,12 @@ from __future__ import annotations
 import os
 from typing import Any, Protocol
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, succeed
 from twisted.internet.interfaces import IPullProducer
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from registryd.interfaces import IFileBlobReader, PeerGone
+from registryd.interfaces import IFileBlobReader, IFileDelivery, IGrowingFile, PeerGone
 
 TURN = 4 * 1024 * 1024
 """Bytes that are sent before others get their turn: about a millisecond."""
@@ -36,21 +36,31 @@ class SendingChannel(Protocol):
     def break_off(self) -> None: ...
 
 
-@implementer(IPullProducer)
-class SendFile:
-    """Sends a file in turns, whenever the transport has nothing left to send."""
+@implementer(IGrowingFile)
+class WholeFile:
+    """The file of a blob, which does not grow."""
 
-    def __init__(
-        self, answer: Answering, channel: SendingChannel, reader: IFileBlobReader, start: int, stop: int
-    ) -> None:
+    def __init__(self, reader: IFileBlobReader) -> None:
+        self._told = reader.fileno(), reader.descriptor.size
+
+    def reach(self, position: int) -> Deferred[tuple[int, int]]:
+        return succeed(self._told)
+
+
+@implementer(IPullProducer, IFileDelivery)
+class SendFile:
+    """Sends a file in turns, whenever the transport has nothing left to send and there is something to be sent."""
+
+    def __init__(self, answer: Answering, channel: SendingChannel, file: IGrowingFile, start: int, stop: int) -> None:
         self._answer = answer
         self._channel = channel
         self._transport = channel.transport
-        self._file = reader.fileno()
-        self._position = start
+        self._file = file
+        self.position = start
         self._stop = stop
         self._read_ahead = start
         self._begun = False
+        self._waits = False
         self._done: Deferred[None] | None = Deferred()
 
     def begin(self) -> Deferred[None]:
@@ -64,15 +74,24 @@ class SendFile:
 
     def resumeProducing(self) -> None:
         # A transport resumes a pull producer as soon as it is registered, while headers still wait to be sent.
-        if not self._begun or self._done is None:
+        if not self._begun or self._done is None or self._waits:
             return
-        self._ask_to_read_ahead()
-        turn_ends = min(self._stop, self._position + TURN)
-        while self._position < turn_ends:
+        if self.position >= self._stop:
+            self._end(None)
+            return
+        self._waits = True
+        self._file.reach(self.position).addCallbacks(self._send, self._failed)
+
+    def _send(self, reached: tuple[int, int]) -> None:
+        self._waits = False
+        if self._done is None:
+            return
+        file, size = reached
+        self._ask_to_read_ahead(file)
+        turn_ends = min(self._stop, size, self.position + TURN)
+        while self.position < turn_ends:
             try:
-                sent = os.sendfile(
-                    self._transport.fileno(), self._file, self._position, min(PIECE, turn_ends - self._position)
-                )
+                sent = os.sendfile(self._transport.fileno(), file, self.position, min(PIECE, turn_ends - self.position))
             except BlockingIOError:
                 break
             except OSError:
@@ -81,33 +100,37 @@ class SendFile:
             if sent == 0:
                 self._break_off(Failure(OSError("the file ended before the size that the client was told")))
                 return
-            self._position += sent
+            self.position += sent
             self._answer.sentLength += sent
             self._channel.resetTimeout()
-        if self._position < self._stop:
+        if self.position < self._stop:
             self._transport.startWriting()
         else:
             self._end(None)
 
-    def _ask_to_read_ahead(self) -> None:
-        if self._position + TURN > self._read_ahead < self._stop:
-            os.posix_fadvise(self._file, self._read_ahead, READ_AHEAD, os.POSIX_FADV_WILLNEED)
+    def _ask_to_read_ahead(self, file: int) -> None:
+        if self.position + TURN > self._read_ahead < self._stop:
+            os.posix_fadvise(file, self._read_ahead, READ_AHEAD, os.POSIX_FADV_WILLNEED)
             self._read_ahead += READ_AHEAD
 
     def stopProducing(self) -> None:
-        self._end(Failure(PeerGone()))
+        self._end(Failure(PeerGone()), False)
+
+    def _failed(self, failure: Failure) -> None:
+        self._end(failure)
 
     def _break_off(self, failure: Failure) -> None:
-        self._end(failure)
+        self._end(failure, False)
         self._channel.break_off()
 
-    def _end(self, failure: Failure | None) -> None:
+    def _end(self, failure: Failure | None, goes_on: bool = True) -> None:
         done, self._done = self._done, None
         if done is None:
             return
-        if failure is None:
+        if goes_on:
             self._transport.unregisterProducer()
             self._transport.registerProducer(self._channel, True)
+        if failure is None:
             done.callback(None)
         else:
             done.errback(failure)

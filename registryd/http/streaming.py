@@ -33,8 +33,16 @@ from zope.interface import implementer
 
 from registryd.http.body import RequestBody
 from registryd.http.chunked import ChunkedDecoder, MalformedChunkError
-from registryd.http.sendfile import SendFile
-from registryd.interfaces import IBlobReader, IFileBlobReader, PeerGone, Route
+from registryd.http.sendfile import SendFile, WholeFile
+from registryd.interfaces import (
+    IBlobReader,
+    IFileBlobReader,
+    IFileConsumer,
+    IFileDelivery,
+    IGrowingFile,
+    PeerGone,
+    Route,
+)
 
 _log = Logger()
 
@@ -58,6 +66,7 @@ def shown_peer(address: IAddress) -> str:
     return address.host if isinstance(address, IPv4Address | IPv6Address) else "-"
 
 
+@implementer(IFileConsumer)
 class StreamingRequest(Request):
     """A request that is dispatched when its headers are in. ``body`` is what follows them.
 
@@ -141,8 +150,13 @@ class StreamingRequest(Request):
             return fail(PeerGone())
         channel.expect_progress()
         if IFileBlobReader.providedBy(reader) and channel.sends_files():
-            return SendFile(self, channel, reader, start, stop).begin()
+            return SendFile(self, channel, WholeFile(reader), start, stop).begin()
         return reader.deliver_to(self, start, stop).addErrback(self._broken)
+
+    def file_delivery(self, file: IGrowingFile, start: int, stop: int) -> IFileDelivery | None:
+        """See IFileConsumer."""
+        channel = self.channel
+        return SendFile(self, channel, file, start, stop) if channel is not None and channel.sends_files() else None
 
     def _broken(self, failure: Failure) -> Failure:
         self.break_off()

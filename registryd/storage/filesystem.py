@@ -9,41 +9,41 @@ from __future__ import annotations
 import errno
 import fcntl
 import os
-import re
-import shutil
 import stat
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from contextlib import contextmanager, suppress
-from typing import Final, TypeVar
-from uuid import uuid4
+from typing import Final
 
 import attrs
 from zope.interface import implementer
 
-from registryd.interfaces import IContentReader, IContentWriter, IStorageDriver, Stat
+from registryd.interfaces import Entry, IContentReader, IContentWriter, IStorageDriver, Leaf, Stat
+from registryd.storage.durable import (
+    ATTEMPTS,
+    FOLDER,
+    NOT_EMPTY,
+    loosely_within,
+    remove_tree,
+    replace,
+    sync_folder,
+    within,
+    write_all,
+)
+from registryd.storage.layout import is_temporary
 
 LOCK_NAME: Final = "registryd.lock"
 """The file in the root folder that ``lock`` holds."""
 
-_T = TypeVar("_T")
-
 _READ: Final = os.O_RDONLY
-_FOLDER: Final = os.O_RDONLY | os.O_DIRECTORY
-_NEW: Final = os.O_WRONLY | os.O_CREAT | os.O_EXCL
 _APPEND: Final = os.O_RDWR | os.O_APPEND
 _LOCK: Final = os.O_RDWR | os.O_CREAT
 
 _FIRST_READ: Final = 64 * 1024
 _NEXT_READ: Final = 1024 * 1024
-_BUFFERS_A_CALL: Final = os.sysconf("SC_IOV_MAX")
-
-# Who removes emptied folders can take one between mkdir and its first entry; nobody does so for ever.
-_ATTEMPTS: Final = 1000
 
 _ABSENT: Final = frozenset({errno.ENOENT, errno.ENOTDIR, errno.EISDIR, errno.ELOOP, errno.ENAMETOOLONG})
-_NOT_EMPTY: Final = frozenset({errno.ENOTEMPTY, errno.EEXIST})
+_NO_LINKS: Final = frozenset({errno.EPERM, errno.ENOTSUP, errno.EOPNOTSUPP, errno.EMLINK, errno.ENOSYS})
 _NOT_WRITABLE: Final = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
-_TEMPORARY: Final = re.compile(r".*\.[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}\.tmp", re.ASCII | re.DOTALL)
 
 
 def _root(path: str) -> str:
@@ -81,8 +81,8 @@ class FilesystemDriver:
     def put_content(self, path: str, content: bytes) -> None:
         place = self._entry(path)
         folder = os.path.dirname(place)
-        _within(folder, lambda: _replace(place, content))
-        _sync_folder(folder)
+        within(folder, lambda: replace(place, content))
+        sync_folder(folder)
 
     def reader(self, path: str) -> IContentReader:
         try:
@@ -94,7 +94,7 @@ class FilesystemDriver:
         place = self._entry(path)
         if create:
             # What is written is durable after a move: until then its own folder need not be, only those that stay.
-            return _within(os.path.dirname(place), lambda: _open_writer(place, _APPEND | os.O_CREAT), passing=True)
+            return within(os.path.dirname(place), lambda: _open_writer(place, _APPEND | os.O_CREAT), passing=True)
         try:
             return _open_writer(place, _APPEND)
         except OSError as error:
@@ -114,11 +114,40 @@ class FilesystemDriver:
             names = os.listdir(self._place(path))
         except (OSError, ValueError) as error:
             raise _absence(error, path) from None
-        return [name for name in names if name[-4:] != ".tmp" or _TEMPORARY.fullmatch(name) is None]
+        return [name for name in names if name[-4:] != ".tmp" or not is_temporary(name)]
+
+    def entries(self, path: str) -> Iterator[Entry]:
+        try:
+            scan = os.scandir(self._place(path))
+        except (OSError, ValueError) as error:
+            if not isinstance(_absence(error, path), FileNotFoundError):
+                raise
+            return
+        with scan:
+            for entry in scan:
+                yield Entry(entry.name, entry.is_dir())
+
+    def leaves(self, path: str, leaf: str, others: bool) -> Iterator[Leaf]:
+        try:
+            place = self._place(path)
+            folder = os.open(place, FOLDER)
+        except (OSError, ValueError) as error:
+            if not isinstance(_absence(error, path), FileNotFoundError):
+                raise
+            return
+        try:
+            with os.scandir(folder) as scan:
+                for entry in scan:
+                    if entry.is_dir():
+                        found = _leaf(folder, f"{place}/{entry.name}" if others else None, entry.name, leaf)
+                        if found is not None:
+                            yield found
+        finally:
+            os.close(folder)
 
     def make_folder(self, path: str) -> None:
         place = self._entry(path)
-        _within(place, lambda: os.close(os.open(place, _FOLDER)))
+        within(place, lambda: os.close(os.open(place, FOLDER)))
 
     def move(self, source: str, target: str) -> None:
         origin, place = self._entry(source), self._entry(target)
@@ -128,19 +157,43 @@ class FilesystemDriver:
         except OSError as error:
             raise _absence(error, source) from None
         folder = os.path.dirname(place)
-        _within(folder, lambda: os.rename(origin, place))
+        within(folder, lambda: os.rename(origin, place))
         for changed in dict.fromkeys([folder, os.path.dirname(origin)]):
-            _sync_folder(changed)
+            sync_folder(changed)
 
     def delete(self, path: str) -> None:
         place = self._entry(path)
         try:
             os.unlink(place)
         except IsADirectoryError:
-            _remove_tree(place)
+            remove_tree(place)
         except OSError as error:
             raise _absence(error, path) from None
-        _sync_folder(os.path.dirname(place))
+        sync_folder(os.path.dirname(place))
+
+    def set_aside(self, path: str, aside: str) -> None:
+        origin, place = self._entry(path), self._entry(aside)
+        try:
+            if stat.S_ISDIR(os.stat(origin).st_mode):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+            loosely_within(os.path.dirname(place), lambda: _rename(origin, place))
+        except OSError as error:
+            raise _absence(error, path) from None
+
+    def put_back(self, aside: str, path: str) -> bool:
+        origin, place = self._entry(aside), self._entry(path)
+        try:
+            if stat.S_ISDIR(os.stat(origin).st_mode):
+                raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
+        except OSError as error:
+            raise _absence(error, aside) from None
+        return loosely_within(os.path.dirname(place), lambda: _put_back(origin, place))
+
+    def discard(self, path: str) -> None:
+        try:
+            os.unlink(self._entry(path))
+        except OSError as error:
+            raise _absence(error, path) from None
 
     def prune(self, path: str, stop: str) -> None:
         place, above = self._entry(path), self._place(stop).rstrip("/") + "/"
@@ -148,7 +201,7 @@ class FilesystemDriver:
             try:
                 os.rmdir(place)
             except OSError as error:
-                if error.errno in _NOT_EMPTY:
+                if error.errno in NOT_EMPTY:
                     return
                 if error.errno not in _ABSENT:
                     raise
@@ -228,7 +281,7 @@ class _FileWriter(_FileReader):
 
     def write(self, buffers: Sequence[bytes | bytearray | memoryview]) -> None:
         try:
-            self.size += _write_all(self._descriptor, buffers)
+            self.size += write_all(self._descriptor, buffers)
         except BaseException:
             try:
                 os.ftruncate(self._descriptor, self.size)
@@ -259,10 +312,56 @@ def _absence(error: OSError | ValueError, path: str) -> OSError:
     return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
 
 
+def _leaf(above: int, listed: str | None, name: str, leaf: str) -> Leaf | None:
+    """A folder in one that is open, listed where its place is given; None where it is gone."""
+    others: Sequence[str] = ()
+    try:
+        if listed is not None:
+            others = os.listdir(listed)
+    except (FileNotFoundError, NotADirectoryError):
+        return None
+    try:
+        # From the open folder: the way from the root is not looked up again for each.
+        status = os.stat(f"{name}/{leaf}", dir_fd=above)
+    except (FileNotFoundError, NotADirectoryError):
+        return Leaf(name, None, 0.0, others)
+    return Leaf(name, status.st_size, status.st_mtime, [o for o in others if o != leaf] if len(others) > 1 else ())
+
+
+def _rename(origin: str, place: str) -> None:
+    try:
+        os.rename(origin, place)
+    except FileNotFoundError:
+        # Either may be missing; making the folder again for content that is gone would never end.
+        if not os.path.lexists(origin):
+            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from None
+        raise
+
+
+def _put_back(origin: str, place: str) -> bool:
+    """Move a file to a place where nothing stands, else remove it; whether it was moved."""
+    try:
+        os.link(origin, place)
+    except FileExistsError:
+        os.unlink(origin)
+        return False
+    except OSError as error:
+        if error.errno not in _NO_LINKS:
+            raise
+        # Not in one step, but better than leaving what is needed in the trash.
+        if os.path.lexists(place):
+            os.unlink(origin)
+            return False
+        os.rename(origin, place)
+        return True
+    os.unlink(origin)
+    return True
+
+
 def _hold_folder(place: str, how: int) -> int:
     """A descriptor of a folder that is locked, and that still stands at its place."""
     while True:
-        descriptor = _within(place, lambda: os.open(place, _FOLDER))
+        descriptor = within(place, lambda: os.open(place, FOLDER))
         try:
             fcntl.flock(descriptor, how)
             if os.path.samestat(os.fstat(descriptor), os.stat(place)):
@@ -290,7 +389,7 @@ def _open_reader(place: str) -> _FileReader:
 
 def _open_writer(place: str, flags: int) -> _FileWriter:
     """Open and lock a file, the one that still stands at its place once it is locked."""
-    for _ in range(_ATTEMPTS):
+    for _ in range(ATTEMPTS):
         descriptor = os.open(place, flags, 0o666)
         try:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
@@ -308,114 +407,10 @@ def _open_lock(root: str) -> int | None:
     """The lock file, made where that can be; None where there is none, in a root that cannot be written."""
     place = f"{root}/{LOCK_NAME}"
     try:
-        return _within(root, lambda: os.open(place, _LOCK, 0o666))
+        return within(root, lambda: os.open(place, _LOCK, 0o666))
     except OSError as error:
         if error.errno not in _NOT_WRITABLE or not os.path.isdir(root):
             raise
     with suppress(FileNotFoundError):
         return os.open(place, _READ)
     return None
-
-
-def _within(folder: str, step: Callable[[], _T], passing: bool = False) -> _T:
-    """Take a step in a folder; where that is missing, it is made, with those above it, and goes if the step fails.
-
-    A folder that is only ``passing`` is not made durable itself, those above it are. One that somebody else makes at
-    the same time is theirs to sync: a journal keeps the order anyway.
-    """
-    made: list[str] = []
-    try:
-        result = _retry(folder, step, made)
-        # Not before the step: a new folder is soonest out of the reach of who removes empty ones with something in it.
-        for parent in dict.fromkeys(os.path.dirname(new) for new in made if new != folder or not passing):
-            _sync_folder(parent)
-        return result
-    except BaseException:
-        for new in reversed(made):
-            with suppress(OSError):
-                os.rmdir(new)
-        raise
-
-
-def _retry(folder: str, step: Callable[[], _T], made: list[str]) -> _T:
-    for _ in range(_ATTEMPTS):
-        with suppress(FileNotFoundError):
-            return step()
-        with suppress(FileNotFoundError):
-            _make_folders(folder, made)
-    return step()
-
-
-def _make_folders(folder: str, made: list[str]) -> None:
-    missing = []
-    while not os.path.isdir(folder):
-        missing.append(folder)
-        folder = os.path.dirname(folder)
-    for folder in reversed(missing):
-        with suppress(FileExistsError):
-            os.mkdir(folder, 0o777)
-            made.append(folder)
-
-
-def _sync_folder(folder: str) -> None:
-    try:
-        descriptor = os.open(folder, _FOLDER)
-    except FileNotFoundError:
-        # Somebody has removed it since, and with it what was to be kept.
-        return
-    try:
-        os.fsync(descriptor)
-    except OSError as error:
-        # Some network file systems cannot sync a folder, and need not.
-        if error.errno != errno.EINVAL:
-            raise
-    finally:
-        os.close(descriptor)
-
-
-def _replace(place: str, content: bytes) -> None:
-    temporary = f"{place}.{uuid4()}.tmp"
-    descriptor = os.open(temporary, _NEW, 0o666)
-    try:
-        try:
-            _write_all(descriptor, [content])
-            os.fsync(descriptor)
-        finally:
-            os.close(descriptor)
-        os.rename(temporary, place)
-    except BaseException:
-        with suppress(OSError):
-            os.unlink(temporary)
-        raise
-
-
-def _write_all(descriptor: int, buffers: Sequence[bytes | bytearray | memoryview]) -> int:
-    """Write buffers one after another, in as many calls as it takes; how many bytes they are."""
-    pending: list[bytes | bytearray | memoryview] = list(buffers)
-    total = 0
-    while pending:
-        written = os.writev(descriptor, pending[:_BUFFERS_A_CALL])
-        pending = _beyond(pending, written)
-        total += written
-    return total
-
-
-def _beyond(buffers: list[bytes | bytearray | memoryview], size: int) -> list[bytes | bytearray | memoryview]:
-    for index, buffer in enumerate(buffers):
-        if size < len(buffer):
-            return [memoryview(buffer)[size:], *buffers[index + 1 :]]
-        size -= len(buffer)
-    return []
-
-
-def _remove_tree(folder: str) -> None:
-    """Remove a folder with all that is in it, also what others put there or remove meanwhile."""
-    for _ in range(_ATTEMPTS):
-        try:
-            shutil.rmtree(folder)
-        except OSError as error:
-            if error.errno not in _NOT_EMPTY and not isinstance(error, FileNotFoundError):
-                raise
-        if not os.path.lexists(folder):
-            return
-    raise OSError(errno.ENOTEMPTY, os.strerror(errno.ENOTEMPTY), folder)

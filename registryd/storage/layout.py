@@ -129,6 +129,10 @@ def mirror(name: RepositoryName) -> str:
     return f"{REPOSITORIES}/{name}/_mirror"
 
 
+def upstream(name: RepositoryName) -> str:
+    return f"{REPOSITORIES}/{name}/_upstream"
+
+
 def upstream_tags(name: RepositoryName) -> str:
     return f"{REPOSITORIES}/{name}/_upstream/tags"
 

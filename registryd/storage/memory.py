@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import attrs
 from zope.interface import implementer
 
-from registryd.interfaces import IContentReader, IContentWriter, IStorageDriver, Stat
+from registryd.interfaces import Entry, IContentReader, IContentWriter, IStorageDriver, Leaf, Stat
 
 
 @attrs.define(eq=False)
@@ -91,6 +91,20 @@ class MemoryDriver:
                 raise _absent(path)
             return list(entry.entries)
 
+    def entries(self, path: str) -> Iterator[Entry]:
+        yield from [Entry(name, isinstance(entry, _Folder)) for name, entry in self._below(path)]
+
+    def leaves(self, path: str, leaf: str, others: bool) -> Iterator[Leaf]:
+        names = _names(f"/{leaf}")
+        for name, folder in self._below(path):
+            if isinstance(folder, _Folder):
+                entry = _find(folder, names)
+                rest = [other for other in folder.entries if other != leaf] if others else ()
+                if isinstance(entry, _Content):
+                    yield Leaf(name, len(entry.data), entry.modified, rest)
+                else:
+                    yield Leaf(name, None, 0.0, rest if entry is None else [*rest, leaf] if others else ())
+
     def make_folder(self, path: str) -> None:
         _split(path)
         with self._guard:
@@ -110,6 +124,27 @@ class MemoryDriver:
         with self._guard:
             self._entry(path)
             del self._folder(above).entries[name]
+
+    def set_aside(self, path: str, aside: str) -> None:
+        self.move(path, aside)
+
+    def put_back(self, aside: str, path: str) -> bool:
+        _split(path)
+        with self._guard:
+            self._content(aside)
+            try:
+                self._entry(path)
+            except FileNotFoundError:
+                self.move(aside, path)
+                return True
+            self.delete(aside)
+            return False
+
+    def discard(self, path: str) -> None:
+        _split(path)
+        with self._guard:
+            self._content(path)
+            self.delete(path)
 
     def prune(self, path: str, stop: str) -> None:
         _split(path)
@@ -151,16 +186,22 @@ class MemoryDriver:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC))
 
     def _entry(self, path: str) -> _Folder | _Content:
-        entry: _Folder | _Content | None = self._root
         try:
-            names = _names(path)
+            entry = _find(self._root, _names(path))
         except ValueError:
             raise _absent(path) from None
-        for name in names:
-            entry = entry.entries.get(name) if isinstance(entry, _Folder) else None
         if entry is None:
             raise _absent(path)
         return entry
+
+    def _below(self, path: str) -> Sequence[tuple[str, _Folder | _Content]]:
+        """What is in a folder now; nothing where there is none."""
+        with self._guard:
+            try:
+                folder = self._entry(path)
+            except FileNotFoundError:
+                return ()
+            return tuple(folder.entries.items()) if isinstance(folder, _Folder) else ()
 
     def _content(self, path: str) -> _Content:
         entry = self._entry(path)
@@ -244,6 +285,14 @@ class _MemoryWriter(_MemoryReader):
             if self._content is not None:
                 self._content.writing = False
         super().close()
+
+
+def _find(folder: _Folder, names: Sequence[str]) -> _Folder | _Content | None:
+    """What names lead to from a folder."""
+    entry: _Folder | _Content | None = folder
+    for name in names:
+        entry = entry.entries.get(name) if isinstance(entry, _Folder) else None
+    return entry
 
 
 def _names(path: str) -> list[str]:

@@ -13,6 +13,7 @@ from registryd.cache.mirrored import Mirrored
 from registryd.cache.registry import CachingRegistry
 from registryd.cache.source import Source
 from registryd.interfaces import IBlobReader, IContentReader, IContentWriter, InThread, IStorageDriver, Space
+from registryd.metrics import MirrorMetrics
 from registryd.reference import Digest, RepositoryName
 from registryd.storage import layout
 from registryd.storage.memory import MemoryDriver
@@ -83,9 +84,10 @@ class Mirror:
         upstream: str = UPSTREAM,
     ) -> None:
         self.driver = WatchedDriver() if driver is None else driver
-        self.clock = Clock() if like is None else like.clock
-        self.upstream = FakeUpstream() if like is None else like.upstream
+        self.clock: Clock = Clock() if like is None else like.clock
+        self.upstream: FakeUpstream = FakeUpstream() if like is None else like.upstream
         self.space = FakeSpace() if space is None else space
+        self.meters = MirrorMetrics()
         self.local = local_registry(self.driver, in_thread, now=self.now)
         self.mirrored = Mirrored(self.local.tree, upstream)
         source = Source(
@@ -96,9 +98,15 @@ class Mirror:
             in_thread,
             self.clock,
             self.now,
+            self.meters,
         )
         local = self.local
         self.registry = CachingRegistry(source, local, local.uploads, local.promises, self.space)
+
+    def limit(self, capacity: int) -> None:
+        """Let the storage in memory have room for so many bytes."""
+        assert isinstance(self.driver, MemoryDriver)
+        self.driver.capacity = capacity
 
     def now(self) -> float:
         return time.time() + self.clock.seconds()
@@ -149,7 +157,14 @@ class MirrorTestCase(SynchronousTestCase):
         self.upstream = self.mirror.upstream
         self.clock = self.mirror.clock
         self.registry = self.mirror.registry
-        self.addCleanup(lambda: self.mirror.registry.stop())
+        self._pulls: list[Pull] = []
+        self.addCleanup(self.end)
+
+    def end(self) -> None:
+        """End what is under way; what then fails was no part of the test."""
+        self.mirror.registry.stop()
+        for pull in self._pulls:
+            pull.done.addErrback(lambda _: None)
 
     def open(self, digest: Digest, mirror: Mirror | None = None, name: RepositoryName = APP) -> IBlobReader:
         return self.successResultOf((mirror or self.mirror).registry.open_blob(name, digest))
@@ -162,7 +177,9 @@ class MirrorTestCase(SynchronousTestCase):
         greedy: bool = True,
         mirror: Mirror | None = None,
     ) -> Pull:
-        return Pull(self.open(digest, mirror), start, stop, greedy)
+        pull = Pull(self.open(digest, mirror), start, stop, greedy)
+        self._pulls.append(pull)
+        return pull
 
     def assert_pulled(self, pull: Pull, content: bytes) -> None:
         self.assertIsNone(self.successResultOf(pull.done))

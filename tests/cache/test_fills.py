@@ -2,13 +2,13 @@
 
 from __future__ import annotations
 
-from typing import Any
-
 from twisted.internet.defer import fail
-from twisted.logger import globalLogPublisher
+from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
+from zope.interface import implementer
 
-from registryd.cache.fills import DELAYS, LOOK
+from registryd.cache.fetching import DELAYS
+from registryd.cache.fills import LOOK
 from registryd.errors import BlobUnknown, RegistryError, UpstreamUnavailable
 from registryd.interfaces import IContentWriter, PeerGone
 from registryd.reference import Digest
@@ -26,8 +26,9 @@ def logged(case: SynchronousTestCase) -> list[str]:
     """The formats of what is logged until the test ends."""
     formats: list[str] = []
 
-    def observe(event: Any) -> None:
-        formats.append(event["log_format"] or "")
+    @implementer(ILogObserver)
+    def observe(event: LogEvent) -> None:
+        formats.append(event.get("log_format") or "")
 
     globalLogPublisher.addObserver(observe)
     case.addCleanup(globalLogPublisher.removeObserver, observe)
@@ -73,20 +74,17 @@ class ColdBlobTests(MirrorTestCase):
         self.upstream.release()
         self.assert_pulled(pull, LARGE)
 
-    def test_withholds_the_last_byte_until_all_is_verified(self) -> None:
+    def test_gives_out_the_last_byte_once_all_is_verified_without_a_wait_for_the_disk(self) -> None:
         digest = self.upstream.add_blob(LARGE)
         self.upstream.released = 1
         pull = self.pull(digest)
-        writes = []
-        write = pull.sink.write
-
-        def watched(data: bytes | memoryview) -> None:
-            write(data)
-            writes.append((len(pull.content), self.mirror.has_blob(digest)))
-
-        pull.sink.write = watched  # type: ignore[method-assign]
+        stored: list[bool] = []
+        pull.done.addCallback(lambda _: stored.append(self.mirror.has_blob(digest)))
+        self.upstream.release(len(LARGE) - 1)
+        self.assertEqual(len(pull.content), len(LARGE) - 1)
         self.upstream.release()
-        self.assertEqual(writes[-2:], [(len(LARGE) - 1, False), (len(LARGE), True)])
+        self.assertEqual((pull.content == LARGE, stored), (True, [False]))
+        self.assertTrue(self.mirror.has_blob(digest))
 
     def test_a_range_waits_only_for_its_own_bytes(self) -> None:
         digest = self.upstream.add_blob(LARGE)
@@ -397,9 +395,10 @@ class RoomTests(MirrorTestCase):
     def test_clients_in_the_middle_of_a_blob_get_the_rest_past_the_storage(self) -> None:
         self.full(RELEASED + 2000)
         digest = self.upstream.add_blob(LARGE)
-        self.upstream.released = RELEASED
+        self.upstream.released = PIECE
         whole, slow, part = self.pull(digest), self.pull(digest, greedy=False), self.pull(digest, 5, len(LARGE) - 7)
-        self.assertEqual(len(whole.content), RELEASED)
+        self.upstream.release(RELEASED)
+        self.assertEqual((len(whole.content), len(slow.content)), (RELEASED, PIECE))
         self.upstream.release()
         self.assert_pulled(whole, LARGE)
         self.assert_pulled(part, LARGE[5:-7])
@@ -421,8 +420,17 @@ class RoomTests(MirrorTestCase):
     def test_that_cannot_be_made_for_an_error_is_none(self) -> None:
         space = self.full(2000)
         space.make_room = lambda: fail(OSError("no such program"))  # type: ignore[method-assign]
-        self.assert_pulled(self.pull(self.upstream.add_blob(LARGE)), LARGE)
-        self.flushLoggedErrors(OSError)
+        digest = self.upstream.add_blob(LARGE)
+        self.assert_pulled(self.pull(digest), LARGE)
+        self.assertFalse(self.mirror.has_session(digest))
+        self.assertEqual(len(self.flushLoggedErrors(OSError)), 1)
+
+    def test_that_was_made_and_does_not_suffice_is_none(self) -> None:
+        space = self.full(2000, 10)
+        digest = self.upstream.add_blob(LARGE)
+        self.assert_pulled(self.pull(digest), LARGE)
+        self.assertEqual(space.asked, 1)
+        self.assertFalse(self.mirror.has_session(digest))
 
     def test_a_client_that_leaves_while_the_upstream_is_asked_past_the_storage(self) -> None:
         self.full(2000)
@@ -439,6 +447,8 @@ class RoomTests(MirrorTestCase):
         self.assertEqual(len(pull.content), PIECE)
         pull.sink.resume()
         self.assertEqual(len(pull.content), 2 * PIECE)
+        pull.drain()
+        self.assert_pulled(pull, LARGE)
 
     def test_a_storage_that_fails_is_passed_by(self) -> None:
         digest = self.upstream.add_blob(LARGE)
@@ -478,13 +488,13 @@ class StopTests(MirrorTestCase):
         pull = self.pull(digest)
         self.successResultOf(self.registry.stop())
         self.failureResultOf(pull.done, UpstreamUnavailable)
-        self.assertEqual(self.upstream.asked, {"fetch_blob": 1})
+        self.assertEqual(self.upstream.asked["fetch_blob"], 1)
         self.assertEqual(self.clock.getDelayedCalls(), [])
 
     def test_begins_nothing_more(self) -> None:
         self.successResultOf(self.registry.stop())
         self.failureResultOf(self.registry.open_blob(APP, self.upstream.add_blob(LARGE)), BlobUnknown)
-        self.assertEqual(self.upstream.asked, {})
+        self.assertEqual(self.upstream.asked, {"close": 1})
 
 
 class UnknownTests(MirrorTestCase):

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import os
 import shutil
 import tempfile
@@ -19,18 +18,18 @@ RELEASED = 2 * PIECE + 1
 
 
 def open_files() -> int:
-    gc.collect()
     return len(os.listdir("/proc/self/fd"))
 
 
 class TwoProcessesTests(MirrorTestCase):
     def setUp(self) -> None:
+        super().setUp()
         root = tempfile.mkdtemp()
         self.addCleanup(shutil.rmtree, root)
         self.mirror = Mirror(FilesystemDriver(root))
         self.other = Mirror(FilesystemDriver(root), like=self.mirror)
         self.upstream, self.clock, self.registry = self.mirror.upstream, self.mirror.clock, self.mirror.registry
-        self.addCleanup(lambda: (self.mirror.registry.stop(), self.other.registry.stop()))
+        self.addCleanup(lambda: self.other.registry.stop())
         self.opened = open_files()
 
     def test_the_second_follows_the_first(self) -> None:
@@ -98,6 +97,26 @@ class TwoProcessesTests(MirrorTestCase):
         self.failureResultOf(second.done, OSError)
         self.assert_pulled(self.pull(digest, mirror=self.other), LARGE)
         self.assertEqual(open_files(), self.opened)
+
+    def test_the_second_stops_without_a_wait(self) -> None:
+        digest = self.upstream.add_blob(LARGE)
+        self.upstream.released = RELEASED
+        first, second = self.pull(digest), self.pull(digest, mirror=self.other)
+        self.successResultOf(self.other.registry.stop())
+        self.failureResultOf(second.done, UpstreamUnavailable)
+        self.upstream.release()
+        self.assert_pulled(first, LARGE)
+
+    def test_the_second_goes_on_when_the_first_tells_nothing_for_a_moment(self) -> None:
+        digest = self.upstream.add_blob(LARGE)
+        self.upstream.released = RELEASED
+        first, second = self.pull(digest), self.pull(digest, mirror=self.other)
+        self.mirror.driver.put_content(layout.upload_size(APP, layout.fill_id(digest)), b"")
+        self.clock.advance(LOOK)
+        self.upstream.release()
+        self.clock.advance(LOOK)
+        self.assert_pulled(first, LARGE)
+        self.assert_pulled(second, LARGE)
 
     def test_a_manifest_is_fetched_once(self) -> None:
         manifest = image(b"config")

@@ -43,7 +43,7 @@ class FakeFetch:
         return self.abandoned or (self._done is not None and self._done.called)
 
     def deliver_to(self, consumer: IViewConsumer) -> Deferred[None]:
-        assert self._done is None
+        assert self._done is None and not self.abandoned
         self._consumer = consumer
         self._done = Deferred()
         consumer.registerProducer(self, True)
@@ -169,6 +169,10 @@ class FakeUpstream:
 
     def referrers(self, name: RepositoryName, subject: Digest) -> Deferred[Sequence[Referrer]]:
         return self._ask("referrers", name, lambda: list(self.listed_referrers))
+
+    def close(self) -> Deferred[None]:
+        self.asked["close"] += 1
+        return succeed(None)
 
     def _ask(self, kind: str, name: RepositoryName, call: Callable[[], _T]) -> Deferred[_T]:
         self.asked[kind] += 1

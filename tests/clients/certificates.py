@@ -22,10 +22,10 @@ class Certificates:
     key: Path
 
 
-def issue(folder: Path, addresses: list[str], names: list[str]) -> Certificates:
-    """Make an authority and one server certificate for IP addresses and DNS names."""
+def issue(folder: Path, addresses: list[str], names: list[str], issuer: str = "registryd's tests") -> Certificates:
+    """Make an authority, by the name of ``issuer``, and one server certificate for IP addresses and DNS names."""
     authority_key, key = ec.generate_private_key(ec.SECP256R1()), ec.generate_private_key(ec.SECP256R1())
-    authority_name = _name("registryd's tests")
+    authority_name = _name(issuer)
     authority = (
         _certificate(authority_name, authority_name, authority_key)
         .add_extension(x509.BasicConstraints(ca=True, path_length=0), critical=True)

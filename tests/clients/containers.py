@@ -11,13 +11,16 @@ from .programs import Outcome, program, run, unavailable
 
 
 class Containers:
-    """The clients that share the containers/image library, over a temporary folder."""
+    """The clients that share the containers/image library, over a temporary folder.
 
-    def __init__(self, folder: Path) -> None:
+    ``registries`` is their registries.conf.
+    """
+
+    def __init__(self, folder: Path, registries: str = "unqualified-search-registries = []\n") -> None:
         settings = folder / ".config" / "containers"
         settings.mkdir(parents=True)
         (settings / "policy.json").write_text('{"default": [{"type": "insecureAcceptAnything"}]}')
-        (folder / "registries.conf").write_text("unqualified-search-registries = []\n")
+        (folder / "registries.conf").write_text(registries)
         (folder / "auth.json").write_text("{}")
         self._environment = {
             **os.environ,

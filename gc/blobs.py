@@ -1,0 +1,114 @@
+"""Blobs: those that no repository needs go, all others are counted, and those that are missed are told."""
+
+from __future__ import annotations
+
+from collections.abc import Collection, Iterable, Iterator
+
+import attrs
+
+from registryd.interfaces import Leaf
+from registryd.reference import Digest
+from registryd.storage import layout
+from registryd_gc.digests import LENGTHS, data_path, digest, from_name
+from registryd_gc.mirror import RECENT
+from registryd_gc.removal import Removal
+from registryd_gc.report import Damage
+from registryd_gc.trash import Outcome, Trash
+
+FOLDERS = 512
+"""How many folders with blobs there may be."""
+
+
+def by_prefix(blobs: Iterable[bytes]) -> dict[tuple[int, int], list[bytes]]:
+    """Blobs by the folders that theirs lie in: the length of a digest, and its first byte."""
+    folders: dict[tuple[int, int], list[bytes]] = {}
+    for blob in blobs:
+        folders.setdefault((len(blob), blob[0]), []).append(blob)
+    return folders
+
+
+@attrs.define
+class BlobSweep:
+    """Removes the blobs that are not needed, folder by folder.
+
+    ``needed`` are the blobs that stay; ``promised`` those that nothing needs, but that somebody was just told of;
+    ``manifests`` those in whose folders a dead writer may have left something. ``missing`` grows by what is needed, but
+    is not there. What was ``evicted`` goes if it is but older than what is recent. With ``removes`` false all stay.
+    """
+
+    removal: Removal
+    needed: dict[tuple[int, int], list[bytes]]
+    promised: Collection[bytes]
+    manifests: Collection[bytes]
+    evicted: Collection[bytes]
+    removes: bool
+    missing: list[bytes] = attrs.field(factory=list, init=False)
+
+    def folders(self) -> Iterator[tuple[str, str, Collection[bytes]]]:
+        """The folders with blobs: their algorithm, their path, and what of them is needed."""
+        for algorithm, length in LENGTHS.items():
+            for first in range(256):
+                yield algorithm, f"{layout.BLOBS}/{algorithm}/{first:02x}", self.needed.pop((length, first), ())
+
+    def sweep(self, algorithm: str, folder: str, needed: Collection[bytes]) -> None:
+        """Remove what is to be removed from one folder."""
+        wanted = set(needed)
+        seen = set()
+        for leaf in self.removal.driver.leaves(folder, "data", False):
+            blob = from_name(algorithm, leaf.name)
+            if blob is None or not folder.endswith(leaf.name[:2]):
+                continue
+            if leaf.size is None:
+                self.removal.tidy(f"{folder}/{leaf.name}")
+                self.removal.prune(f"{folder}/{leaf.name}")
+            elif blob in wanted:
+                seen.add(blob)
+                self._keep(blob, leaf, f"{folder}/{leaf.name}")
+            else:
+                self._judge(blob, leaf, f"{folder}/{leaf.name}")
+        self.missing.extend(wanted - seen)
+        self.removal.prune(folder)
+
+    def _keep(self, blob: bytes, leaf: Leaf, folder: str) -> None:
+        size = leaf.size or 0
+        self.removal.report.blobs.kept += 1
+        self.removal.report.blobs.kept_bytes += size
+        if blob in self.manifests:
+            self.removal.tidy(folder)
+        elif not size and not digest(blob).may_be_of(0):
+            self.removal.report.damage.append(Damage("empty", f"{folder}/data", "no bytes"))
+
+    def _judge(self, blob: bytes, leaf: Leaf, folder: str) -> None:
+        size, trash = leaf.size or 0, self.removal.trash
+        if blob in self.evicted:
+            trash = attrs.evolve(trash, cutoff=max(trash.cutoff, self.removal.trash.now - RECENT))
+        old = leaf.modified <= trash.cutoff and blob not in self.promised
+        if not (self.removes and old and self._remove(trash, digest(blob), f"{folder}/data", size)):
+            self.removal.report.blobs.kept += 1
+            self.removal.report.blobs.kept_bytes += size
+            self.removal.report.blobs.young += self.removes
+            self.removal.report.blobs.young_bytes += size if self.removes else 0
+
+    def remove(self, blob: bytes) -> None:
+        """Remove one blob that is not needed, if it is there."""
+        path = data_path(blob)
+        try:
+            stat = self.removal.driver.stat(path)
+        except FileNotFoundError:
+            return
+        self._judge(blob, Leaf(path.split("/")[-2], stat.size, stat.modified), path.rpartition("/")[0])
+
+    def _remove(self, trash: Trash, named: Digest, path: str, size: int) -> bool:
+        """Remove a blob; false where it was renewed."""
+        outcome = trash.remove(path)
+        if outcome is Outcome.RENEWED:
+            return False
+        if not self.removal.dry_run:
+            # A dry run does not look for what a dead writer left beside what goes: it would cost as much again.
+            self.removal.tidy(path.rpartition("/")[0])
+            self.removal.prune(path.rpartition("/")[0])
+        if outcome is Outcome.REMOVED:
+            self.removal.report.blobs.removed += 1
+            self.removal.report.blobs.removed_bytes += size
+            self.removal.listener.removed(f"blob {named} {size} bytes")
+        return True

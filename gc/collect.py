@@ -1,0 +1,243 @@
+"""A run of the collector, from its lock to its summary: all repositories first, then the blobs that none needs."""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Iterable, Iterator, Sequence
+from contextlib import contextmanager
+
+import attrs
+
+from registryd.config import Config
+from registryd.globs import Globs
+from registryd.interfaces import IStorageDriver
+from registryd.reference import RepositoryName, Tag
+from registryd_gc.blobs import FOLDERS, BlobSweep, by_prefix
+from registryd_gc.census import Census, Repository, names
+from registryd_gc.keep import Keeper
+from registryd_gc.links import Links
+from registryd_gc.mark import Marking
+from registryd_gc.mirror import RECENT, Cache, Cached, read
+from registryd_gc.parts import Parts
+from registryd_gc.removal import Removal
+from registryd_gc.report import Listener, Mirror, Report
+from registryd_gc.retention import Rule, rule_for
+from registryd_gc.sweep import RepositorySweep
+from registryd_gc.trash import LOCK, Trash, tidy
+from registryd_gc.uploads import Uploads
+
+_READ_ONLY = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
+
+
+class CollectError(Exception):
+    """Why there can be no run; one line."""
+
+
+@attrs.frozen
+class Options:
+    """How to collect. ``grace`` in seconds; ``repositories`` None: all. With ``expired_only`` only what is cached of
+    upstreams goes; with ``evict`` of that as much as there should be room for.
+    """
+
+    grace: float
+    dry_run: bool = False
+    untagged_go: bool = False
+    offline: bool = False
+    repositories: Globs | None = None
+    expired_only: bool = False
+    evict: bool = False
+
+
+def collect(driver: IStorageDriver, config: Config, options: Options, listener: Listener) -> Report:
+    """Collect what nothing needs, and tell a listener and the report of it.
+
+    Errors:
+        CollectError: another collector or, for an offline one, a daemon holds the store; or there is none.
+        OSError: the storage failed; the next run goes on.
+    """
+    began = time.monotonic()
+    with held(driver, options.offline, options.dry_run, listener):
+        report = _Run.begin(driver, config, options, listener).collect()
+    report.seconds = time.monotonic() - began
+    return report
+
+
+@contextmanager
+def held(driver: IStorageDriver, offline: bool, dry_run: bool, listener: Listener) -> Iterator[None]:
+    """Keep other collectors out, and daemons too where this one is offline. A dry run creates nothing for that.
+
+    Errors:
+        CollectError: it is held already, or there is no such store.
+    """
+    try:
+        driver.stat("/")
+    except FileNotFoundError:
+        raise CollectError("there is no such folder as the storage's root") from None
+    try:
+        if offline or not dry_run:
+            driver.lock(offline)
+    except BlockingIOError:
+        who = "a daemon or another collector uses this store" if offline else "an offline collector holds this store"
+        raise CollectError(f"{who}: stop it first") from None
+    try:
+        lock = driver.writer(LOCK, not dry_run)
+    except BlockingIOError:
+        driver.close()
+        raise CollectError("another collector is running on this store") from None
+    except OSError as error:
+        if not dry_run or not (isinstance(error, FileNotFoundError) or error.errno in _READ_ONLY):
+            driver.close()
+            raise
+        if error.errno in _READ_ONLY:
+            listener.noted("the store cannot be written: this dry run keeps no other collector out")
+        lock = None
+    try:
+        yield
+    finally:
+        if lock is not None:
+            lock.close()
+        driver.close()
+
+
+@attrs.define
+class _Run:
+    """One run. ``needed`` are the blobs of kept manifests, and their own; ``promised`` those that somebody was told of.
+
+    ``manifests`` are the kept ones. ``unread`` tells whether there is one of which nobody knows what it needs.
+    """
+
+    config: Config
+    options: Options
+    removal: Removal
+    census: Census
+    keeper: Keeper
+    needed: set[bytes] = attrs.field(factory=set, init=False)
+    promised: set[bytes] = attrs.field(factory=set, init=False)
+    manifests: set[bytes] = attrs.field(factory=set, init=False)
+    unread: bool = attrs.field(default=False, init=False)
+
+    @classmethod
+    def begin(cls, driver: IStorageDriver, config: Config, options: Options, listener: Listener) -> _Run:
+        trash = Trash.begin(driver, options.grace, options.dry_run, config.collection.trash is not None)
+        report = Report(trash.run, options.dry_run, trash.cutoff)
+        keeper = Keeper(driver, trash.now, trash.cutoff, listener.explained)
+        return cls(config, options, Removal(driver, trash, report, listener), Census(driver), keeper)
+
+    @property
+    def report(self) -> Report:
+        return self.removal.report
+
+    @property
+    def now(self) -> float:
+        return self.keeper.now
+
+    def collect(self) -> Report:
+        """Do all of it."""
+        if not self.options.dry_run:
+            age, run = self.config.collection.trash, self.removal.trash.run
+            self.report.trash = tidy(self.removal.driver, age, self.now, run)
+        repositories = list(names(self.removal.driver))
+        self.removal.listener.began(len(repositories) + (0 if self.options.expired_only else FOLDERS))
+        mirrored = [name for name in repositories if not self._collect_private(name)]
+        cache = self._cache(mirrored)
+        if self.options.expired_only:
+            self._remove_cached(cache)
+        else:
+            self._sweep_blobs(repositories, cache.evicted)
+        self.removal.trash.end()
+        return self.report
+
+    def _collect_private(self, name: RepositoryName) -> bool:
+        """Mark and sweep a repository; false where it mirrors an upstream, and is left for later."""
+        repository = self.census.read(name)
+        if repository.upstream is not None:
+            return False
+        marking = self._marking(repository)
+        gone: set[Tag] = set()
+        removes = self._chosen(name) and not self.options.expired_only
+        if removes:
+            gone = self.keeper.keep(marking, self.options.untagged_go, self._rule(name))
+        else:
+            self.keeper.keep_all(marking)
+        links = Links(self.removal, marking, lambda blob: removes and not repository.unread)
+        self._sweep(RepositorySweep(self.removal, marking, links, gone), removes)
+        return True
+
+    def _cache(self, mirrored: Sequence[RepositoryName]) -> Cache:
+        """Decide what stays of the mirrored repositories, and sweep them."""
+        driver, note = self.removal.driver, self.removal.listener.noted
+        cache = Cache(driver, self.config.proxy, self.needed, self.now, self.removal.cutoff, note)
+        for name in mirrored:
+            cache.repositories.append(read(driver, self._marking(self.census.read(name)), self._chosen(name)))
+        cache.expire()
+        cache.make_room(self.options.evict)
+        self.report.mirror = Mirror(
+            cache.manifests_expired, cache.manifests_evicted, cache.size, cache.expired_bytes, cache.evicted_bytes
+        )
+        removal = self.removal
+        if cache.evicted:
+            removal = attrs.evolve(removal, trash=attrs.evolve(removal.trash, cutoff=self.now - RECENT))
+        for cached in cache.repositories:
+            self._sweep_cached(cached, removal)
+        return cache
+
+    def _sweep_cached(self, cached: Cached, removal: Removal) -> None:
+        cached.marking.needed |= cached.loose.keys() - cached.going
+        links = Links(removal, cached.marking, lambda blob: cached.chosen and blob in cached.going)
+        self._sweep(RepositorySweep(removal, cached.marking, links, cached.tags()), cached.chosen)
+
+    def _marking(self, repository: Repository) -> Marking:
+        self.report.damage += repository.damage
+        self.unread = self.unread or repository.unread
+        return Marking(repository)
+
+    def _chosen(self, name: RepositoryName) -> bool:
+        return self.options.repositories is None or self.options.repositories.match(name)
+
+    def _rule(self, name: RepositoryName) -> Rule | None:
+        return rule_for([Rule.of(settings) for settings in self.config.collection.retention], name)
+
+    def _sweep(self, sweep: RepositorySweep, removes: bool) -> None:
+        """Sweep a repository, count what stays, and need it."""
+        thoroughly = removes and not self.options.expired_only
+        purging = self.config.storage.purging if thoroughly else None
+        sweep.sweep(Uploads(self.removal, purging, self.now), removes, thoroughly)
+        self.promised |= sweep.links.promised
+        if sweep.links.missing and sweep.marking.repository.upstream is None:
+            parts = Parts(self.census, self.config.validation)
+            self.report.damage += parts.missing(sweep.marking, sweep.links.unlinked())
+        kept = {revision.digest for revision in sweep.marking.repository.revisions.values() if revision.kept}
+        self.manifests |= kept
+        own = sweep.marking.needed
+        own |= kept
+        # The larger set takes in the smaller: one repository may hold nearly all.
+        if len(own) > len(self.needed):
+            self.needed, own = own, self.needed
+        self.needed |= own
+        self.removal.listener.stepped()
+
+    def _removes_blobs(self) -> bool:
+        if self.unread:
+            self.removal.listener.noted("a manifest cannot be read: no blob is removed in this run")
+        return not self.unread
+
+    def _remove_cached(self, cache: Cache) -> None:
+        """Remove the blobs that only what has gone from the cache needed."""
+        sweep = BlobSweep(self.removal, {}, self.promised, self.manifests, cache.evicted, self._removes_blobs())
+        for blob in {blob for cached in cache.repositories for blob in cached.going} - self.needed:
+            sweep.remove(blob)
+
+    def _sweep_blobs(self, repositories: Iterable[RepositoryName], evicted: set[bytes]) -> None:
+        removes = self._removes_blobs()
+        needed, self.needed = self.needed, set()
+        sweep = BlobSweep(self.removal, by_prefix(needed), self.promised, self.manifests, evicted, removes)
+        del needed
+        for algorithm, folder, wanted in sweep.folders():
+            sweep.sweep(algorithm, folder, wanted)
+            self.removal.listener.stepped()
+        if sweep.missing:
+            missing = set(sweep.missing)
+            parts = Parts(self.census, self.config.validation)
+            for name in repositories:
+                self.report.damage += parts.dangling(name, missing)

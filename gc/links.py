@@ -1,0 +1,169 @@
+"""The layer links, the histories of tags and the entries of referrers of one repository."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Iterator
+
+import attrs
+
+from registryd.errors import DigestInvalid
+from registryd.interfaces import Leaf
+from registryd.reference import Digest
+from registryd.storage import layout
+from registryd_gc.digests import LENGTHS, digest, from_name, link_size, raw
+from registryd_gc.mark import Marking
+from registryd_gc.removal import Removal
+from registryd_gc.report import Damage
+from registryd_gc.trash import Outcome
+
+
+@attrs.define
+class Links:
+    """One pass over the links of a repository whose manifests are marked.
+
+    ``may_go`` tells of an old link that nothing needs, by its digest, whether it goes. ``needed`` grows by what
+    links of needed blobs name: Distribution keeps a blob that was pushed as sha512 under sha256. ``promised`` are the
+    blobs of young links: a push may be about to need them. ``found`` counts needed blobs that have a link, ``left``
+    all links that stay.
+    """
+
+    removal: Removal
+    marking: Marking
+    may_go: Callable[[bytes], bool]
+    promised: set[bytes] = attrs.field(factory=set, init=False)
+    found: int = attrs.field(default=0, init=False)
+    left: int = attrs.field(default=0, init=False)
+
+    def sweep_layers(self) -> None:
+        """Remove the layer links that no kept manifest needs."""
+        # A dry run does not look for what a dead writer left beside links: that would take a third of its time.
+        looks = not self.removal.dry_run
+        # What an alias names is needed too, and must be known before its own link is judged.
+        for algorithm in reversed(LENGTHS):
+            folder = f"{layout.layers(self.marking.repository.name)}/{algorithm}"
+            for leaf in self.removal.driver.leaves(folder, "link", looks):
+                self._sweep_layer(algorithm, folder, leaf)
+                if leaf.size is None or leaf.others:
+                    self.removal.tidy_leaf(folder, leaf)
+
+    @property
+    def missing(self) -> bool:
+        """Whether a needed blob has no link; after the pass."""
+        return self.found < len(self.marking.needed)
+
+    def _sweep_layer(self, algorithm: str, folder: str, leaf: Leaf) -> None:
+        blob = from_name(algorithm, leaf.name)
+        if blob is None or leaf.size is None:
+            return
+        path = f"{folder}/{leaf.name}/link"
+        if blob in self.marking.needed:
+            self.found += 1
+            self.left += 1
+            if leaf.size != link_size(algorithm):
+                self._follow(path)
+        elif self._remove(blob, leaf, path):
+            self.removal.report.links.removed += 1
+            self.removal.listener.removed(f"{self.marking.repository.name}: layer link {digest(blob)}")
+        else:
+            self.promised.add(blob)
+            self.left += 1
+
+    def _remove(self, blob: bytes, leaf: Leaf, path: str) -> bool:
+        """Remove the link of a blob that is not needed; whether it is gone."""
+        if leaf.modified > self.removal.cutoff or not self.may_go(blob):
+            return False
+        return self.removal.remove_link(path) is not Outcome.RENEWED
+
+    def _follow(self, path: str) -> None:
+        """Need what a link names that is not of the size that its own digest would have."""
+        try:
+            content = self.removal.driver.get_content(path)
+        except FileNotFoundError:
+            return
+        try:
+            self.marking.needed.add(raw(Digest.parse(content.decode("ascii").strip())))
+        except (DigestInvalid, UnicodeDecodeError):
+            told = f"not a digest: {len(content)} bytes" if content else "empty"
+            self.removal.report.damage.append(Damage("link", path, told))
+
+    def unlinked(self) -> set[bytes]:
+        """The needed blobs without a link."""
+        missing = set(self.marking.needed)
+        for algorithm in LENGTHS:
+            for entry in self.removal.driver.entries(f"{layout.layers(self.marking.repository.name)}/{algorithm}"):
+                blob = from_name(algorithm, entry.name)
+                if blob is not None:
+                    missing.discard(blob)
+        return missing
+
+    def sweep_history(self) -> None:
+        """Remove the entries of tags' histories that name manifests which are gone, and tags that are but history."""
+        name = self.marking.repository.name
+        for entry in list(self.removal.driver.entries(layout.tags(name))):
+            if entry.is_folder:
+                self._sweep_tag(f"{layout.tags(name)}/{entry.name}")
+
+    def _sweep_tag(self, folder: str) -> None:
+        self.removal.tidy(folder)
+        self.removal.tidy(f"{folder}/current")
+        for algorithm, leaf in self._leaves(f"{folder}/index"):
+            manifest = from_name(algorithm, leaf.name)
+            if manifest is not None and leaf.size is not None and not self._stands(manifest):
+                self._remove_history(f"{folder}/index/{algorithm}/{leaf.name}/link", leaf)
+        if folder.rpartition("/")[2] not in self.marking.repository.tags:
+            self._remove_tag(folder)
+
+    def _remove_tag(self, folder: str) -> None:
+        """Remove the folder of what is no tag any more, unless something young is in it."""
+        self.removal.remove_if_old(f"{folder}/checked")
+        for below in (*(f"/index/{algorithm}" for algorithm in LENGTHS), "/index", "/current", ""):
+            self.removal.prune(folder + below)
+
+    def _leaves(self, folder: str) -> Iterator[tuple[str, Leaf]]:
+        for algorithm in LENGTHS:
+            for leaf in self.removal.driver.leaves(f"{folder}/{algorithm}", "link", True):
+                if leaf.size is None or leaf.others:
+                    self.removal.tidy_leaf(f"{folder}/{algorithm}", leaf)
+                yield algorithm, leaf
+
+    def _stands(self, manifest: bytes) -> bool:
+        revision = self.marking.repository.revisions.get(manifest)
+        return revision is not None and revision.kept
+
+    def _remove_history(self, path: str, leaf: Leaf) -> None:
+        if leaf.modified <= self.removal.cutoff and self.removal.remove_link(path) is not Outcome.RENEWED:
+            self.removal.report.history.removed += 1
+
+    def sweep_referrers(self, write: bool) -> None:
+        """Remove the entries of manifests that are gone; with ``write``, write those that are missing."""
+        repository = self.marking.repository
+        standing: set[tuple[bytes, bytes]] = set()
+        for algorithm in LENGTHS:
+            folder = f"{layout.manifests(repository.name)}/referrers/{algorithm}"
+            for entry in list(self.removal.driver.entries(folder)):
+                subject = from_name(algorithm, entry.name)
+                if subject is not None:
+                    standing.update((subject, left) for left in self._sweep_subject(f"{folder}/{entry.name}"))
+        for revision in repository.revisions.values():
+            if revision.kept and revision.subject is not None and (revision.subject, revision.digest) not in standing:
+                self._write_referrer(revision.subject, revision.digest, write)
+
+    def _sweep_subject(self, folder: str) -> Iterator[bytes]:
+        """Remove what is to be removed of a subject's entries; yields those that stay."""
+        for algorithm, leaf in self._leaves(folder):
+            referrer = from_name(algorithm, leaf.name)
+            if referrer is None or leaf.size is None:
+                continue
+            path = f"{folder}/{algorithm}/{leaf.name}/link"
+            if self._stands(referrer) or leaf.modified > self.removal.cutoff:
+                yield referrer
+            elif self.removal.remove_link(path) is not Outcome.RENEWED:
+                self.removal.report.referrers.removed += 1
+                self.removal.prune(f"{folder}/{algorithm}")
+        self.removal.prune(folder)
+
+    def _write_referrer(self, subject: bytes, referrer: bytes, write: bool) -> None:
+        self.removal.report.referrers.written += 1
+        if write:
+            path = layout.referrer_link(self.marking.repository.name, digest(subject), digest(referrer))
+            self.removal.driver.put_content(path, str(digest(referrer)).encode("ascii"))

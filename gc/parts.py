@@ -1,0 +1,53 @@
+"""Which kept manifests lack parts, and which links name content that is gone: looked for only where something is."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+
+import attrs
+
+from registryd.config import Validation
+from registryd.errors import ManifestInvalid
+from registryd.reference import RepositoryName
+from registryd.storage import layout
+from registryd.validation import Rules
+from registryd_gc.census import Census
+from registryd_gc.digests import LENGTHS, digest, from_name, raw
+from registryd_gc.mark import Marking
+from registryd_gc.report import Damage
+
+
+@attrs.frozen
+class Parts:
+    """Finds what is missing. What a configuration allows to be missing is not."""
+
+    census: Census
+    validation: Validation
+
+    def missing(self, marking: Marking, unlinked: set[bytes]) -> Iterator[Damage]:
+        """The kept manifests of a repository with parts among the blobs that it has no link of."""
+        name = marking.repository.name
+        for revision in marking.repository.revisions.values():
+            if revision.kept and not revision.unread:
+                lacks = [str(digest(part)) for part in self._required(name, revision.digest) if part in unlinked]
+                if lacks:
+                    path = layout.revision_link(name, digest(revision.digest))
+                    yield Damage("parts", path, f"missing: {', '.join(lacks)}")
+
+    def _required(self, name: RepositoryName, manifest: bytes) -> Iterator[bytes]:
+        """What must be there for a manifest to be whole."""
+        rules = Rules(self.validation)
+        try:
+            said = self.census.document(name, manifest)
+        except (FileNotFoundError, ManifestInvalid):
+            return
+        yield from (raw(part.descriptor.digest) for part in said.blobs if rules.requires_blob(part))
+        yield from (raw(part.descriptor.digest) for part in said.manifests if rules.requires_manifest(part))
+
+    def dangling(self, name: RepositoryName, missing: set[bytes]) -> Iterator[Damage]:
+        """The layer links of a repository that name missing blobs."""
+        for algorithm in LENGTHS:
+            folder = f"{layout.layers(name)}/{algorithm}"
+            for entry in self.census.driver.entries(folder):
+                if from_name(algorithm, entry.name) in missing:
+                    yield Damage("dangling", f"{folder}/{entry.name}/link", "its blob is missing")

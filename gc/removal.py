@@ -1,0 +1,78 @@
+"""Removing one thing: its links with the folders that they leave empty, and what a dead writer left beside them."""
+
+from __future__ import annotations
+
+import attrs
+
+from registryd.interfaces import IStorageDriver, Leaf
+from registryd.storage.layout import is_temporary
+from registryd_gc.report import Listener, Report
+from registryd_gc.trash import Outcome, Trash
+
+
+@attrs.frozen
+class Removal:
+    """What removes things in a run, and whom it tells."""
+
+    driver: IStorageDriver
+    trash: Trash
+    report: Report
+    listener: Listener
+
+    @property
+    def cutoff(self) -> float:
+        """What was modified after this is young, in seconds since the epoch."""
+        return self.trash.cutoff
+
+    @property
+    def dry_run(self) -> bool:
+        return self.trash.dry_run
+
+    def remove_link(self, path: str) -> Outcome:
+        """Remove a link that was found old, and its folder if that is empty then."""
+        outcome = self.trash.remove(path)
+        if outcome is not Outcome.RENEWED:
+            self.prune(path.rpartition("/")[0])
+        return outcome
+
+    def remove_if_old(self, path: str) -> bool:
+        """Remove content if it is old; whether it is gone."""
+        try:
+            if self.driver.stat(path).modified > self.cutoff:
+                return False
+        except FileNotFoundError:
+            return True
+        return self.trash.remove(path) is not Outcome.RENEWED
+
+    def prune(self, folder: str) -> None:
+        """Remove a folder if it is empty."""
+        if not self.dry_run:
+            self.driver.prune(folder, folder.rpartition("/")[0])
+
+    def tidy_leaf(self, folder: str, leaf: Leaf) -> None:
+        """Remove what a dead writer left in a folder, and the folder where it holds nothing else."""
+        for name in leaf.others:
+            if is_temporary(name):
+                self._remove_temporary(f"{folder}/{leaf.name}/{name}")
+        if leaf.size is None:
+            self.prune(f"{folder}/{leaf.name}")
+
+    def tidy(self, folder: str) -> None:
+        """Remove what dead writers left in a folder."""
+        for entry in list(self.driver.entries(folder)):
+            if not entry.is_folder and is_temporary(entry.name):
+                self._remove_temporary(f"{folder}/{entry.name}")
+
+    def _remove_temporary(self, path: str) -> None:
+        # Its name is nobody else's: there is nothing to put back.
+        try:
+            stat = self.driver.stat(path)
+            if stat.modified > self.cutoff:
+                return
+            if not self.dry_run:
+                self.driver.discard(path)
+        except FileNotFoundError:
+            return
+        self.report.temporary.removed += 1
+        self.report.temporary.removed_bytes += stat.size
+        self.listener.removed(f"temporary file {path}")

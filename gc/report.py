@@ -1,0 +1,136 @@
+"""What a run tells: the numbers, the damage, and each thing as it goes."""
+
+from __future__ import annotations
+
+from typing import Protocol
+
+import attrs
+
+
+@attrs.frozen
+class Damage:
+    """Something in the store that is not as it should be; nothing of it is the collector's doing.
+
+    ``kind``: link (empty or garbled), dangling (a link to what is missing), parts (a manifest whose parts are missing),
+    manifest (bytes that cannot be read), empty (a blob of no bytes), digest (a blob of other bytes).
+    """
+
+    kind: str
+    path: str
+    detail: str
+    repaired: bool = False
+
+    def __str__(self) -> str:
+        return f"{self.kind}: {self.path}: {self.detail}{' (repaired)' if self.repaired else ''}"
+
+
+class Listener(Protocol):
+    """Who is told of a run while it goes on."""
+
+    def removed(self, what: str) -> None:
+        """Something goes, or would in a dry run; one line."""
+
+    def explained(self, what: str) -> None:
+        """Why a tag stays or goes; one line."""
+
+    def noted(self, what: str) -> None:
+        """What the operator should know; one line."""
+
+    def began(self, steps: int) -> None:
+        """How many steps the run has."""
+
+    def stepped(self) -> None:
+        """One of them is done."""
+
+
+class Silence:
+    """A listener who does not listen."""
+
+    def removed(self, what: str) -> None: ...
+    def explained(self, what: str) -> None: ...
+    def noted(self, what: str) -> None: ...
+    def began(self, steps: int) -> None: ...
+    def stepped(self) -> None: ...
+
+
+@attrs.define
+class Count:
+    """How many stay and go."""
+
+    kept: int = 0
+    removed: int = 0
+
+
+@attrs.define
+class Blobs(Count):
+    """Blobs and their bytes; the ``young`` are kept too, though nothing needs them: a push may be about to."""
+
+    kept_bytes: int = 0
+    removed_bytes: int = 0
+    young: int = 0
+    young_bytes: int = 0
+
+
+@attrs.define
+class Removed:
+    """How many go."""
+
+    removed: int = 0
+
+
+@attrs.define
+class Freed(Removed):
+    """How many go, and their bytes."""
+
+    removed_bytes: int = 0
+
+
+@attrs.define
+class Referrers(Removed):
+    """Entries of referrers: those that go, and those that were missing."""
+
+    written: int = 0
+
+
+@attrs.define
+class Trashed(Removed):
+    """What was in the trash: of a run that did not end, put back; of one that ended long ago, removed."""
+
+    restored: int = 0
+
+
+@attrs.define
+class Mirror:
+    """What is cached of upstreams, in bytes that no private repository needs; ``bytes`` is what stays."""
+
+    manifests_expired: int = 0
+    manifests_evicted: int = 0
+    bytes: int = 0
+    expired_bytes: int = 0
+    evicted_bytes: int = 0
+
+
+@attrs.define
+class Report:
+    """A run's numbers. ``cutoff``: what is younger was not touched, in seconds since the epoch."""
+
+    run: str
+    dry_run: bool
+    cutoff: float
+    seconds: float = 0.0
+    repositories: Count = attrs.field(factory=Count)
+    manifests: Count = attrs.field(factory=Count)
+    tags: Count = attrs.field(factory=Count)
+    blobs: Blobs = attrs.field(factory=Blobs)
+    links: Removed = attrs.field(factory=Removed)
+    history: Removed = attrs.field(factory=Removed)
+    referrers: Referrers = attrs.field(factory=Referrers)
+    uploads: Freed = attrs.field(factory=Freed)
+    temporary: Freed = attrs.field(factory=Freed)
+    trash: Trashed = attrs.field(factory=Trashed)
+    mirror: Mirror = attrs.field(factory=Mirror)
+    damage: list[Damage] = attrs.field(factory=list)
+
+    def document(self) -> dict[str, object]:
+        """The report as JSON has it."""
+        return attrs.asdict(self)

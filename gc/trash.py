@@ -1,0 +1,198 @@
+"""How anything is removed beside writers that hold no lock: it is set aside, looked at again, and put back or removed.
+
+What is needed again was touched first (``registryd.promises``), and is younger than the cut-off. So what is still old
+once it is out of everybody's reach is needed by nobody: who comes after finds nothing, and is refused.
+
+A run's folder in the trash holds what was at ``blobs/sha256/ab/<hex>/data`` as ``blobs/sha256/ab/<hex>.data``. A run
+that did not end is put back by the next. One that ended leaves its folder only while the trash is kept, and says so in
+it by ``ended``.
+"""
+
+from __future__ import annotations
+
+import errno
+import time
+from collections.abc import Iterator
+from contextlib import suppress
+from enum import Enum
+from uuid import uuid4
+
+import attrs
+
+from registryd.interfaces import IStorageDriver
+from registryd.storage import layout
+from registryd.storage.layout import is_temporary
+from registryd_gc.report import Trashed
+
+LOCK = f"{layout.TRASH}/lock"
+"""The content that one collector at a time has open for writing."""
+
+_ENDED = "ended"
+_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+
+
+class Outcome(Enum):
+    """What became of something that was to be removed."""
+
+    REMOVED = 1
+    RENEWED = 2
+    GONE = 3
+
+
+def new_run() -> str:
+    """A name for a run: when it began, and what makes it the only one."""
+    return f"{time.strftime('%Y%m%dT%H%M%SZ', time.gmtime())}-{uuid4().hex[:8]}"
+
+
+@attrs.define
+class Trash:
+    """A run's part of the trash; it began at ``now``. What was modified after ``cutoff`` is put back.
+
+    A dry run removes nothing. With ``keep``, what is removed stays in the trash.
+    """
+
+    driver: IStorageDriver
+    run: str
+    now: float
+    cutoff: float
+    dry_run: bool
+    keep: bool
+
+    @classmethod
+    def begin(cls, driver: IStorageDriver, grace: float, dry_run: bool, keep: bool) -> Trash:
+        """Begin a run. Its cut-off is the storage's own time, less the grace: fixed before anything is looked at."""
+        if dry_run:
+            now = time.time()
+            return cls(driver, new_run(), now, now - grace, True, keep)
+        try:
+            # Needs no room: what is full must be able to be emptied.
+            driver.touch(LOCK)
+        except FileNotFoundError:
+            driver.put_content(LOCK, b"")
+        now = driver.stat(LOCK).modified
+        return cls(driver, new_run(), now, now - grace, False, keep)
+
+    def remove(self, path: str) -> Outcome:
+        """Remove content that was found old, unless it has been renewed since."""
+        if self.dry_run:
+            return Outcome.REMOVED
+        try:
+            aside = self._set_aside(path)
+        except FileNotFoundError:
+            return Outcome.GONE
+        try:
+            renewed = self.driver.stat(aside).modified > self.cutoff
+            if renewed:
+                self.driver.put_back(aside, path)
+        except BaseException:
+            with suppress(OSError):
+                self.driver.put_back(aside, path)
+            raise
+        if renewed:
+            return Outcome.RENEWED
+        if not self.keep or is_temporary(aside):
+            self.driver.discard(aside)
+        return Outcome.REMOVED
+
+    def _set_aside(self, path: str) -> str:
+        """Set content aside; where to."""
+        aside = f"{layout.TRASH}/{self.run}{_reversible(path)}"
+        try:
+            self.driver.set_aside(path, aside)
+        except OSError as error:
+            if error.errno not in _NO_ROOM:
+                raise
+            # Not even for a folder of the trash. Beside it there is room; should this be killed now, it is lost.
+            aside = f"{path}.{uuid4()}.tmp"
+            self.driver.set_aside(path, aside)
+        return aside
+
+    def end(self) -> None:
+        """End the run: what it removed is not put back by itself any more."""
+        if self.dry_run:
+            return
+        folder = f"{layout.TRASH}/{self.run}"
+        if self.keep and next(set_aside_by(self.driver, self.run), None) is not None:
+            self.driver.put_content(f"{folder}/{_ENDED}", b"")
+            return
+        with suppress(FileNotFoundError):
+            self.driver.delete(folder)
+
+
+def runs(driver: IStorageDriver) -> Iterator[tuple[str, float | None]]:
+    """The runs in the trash, and when each ended, in seconds since the epoch; None: it did not."""
+    for entry in sorted(driver.entries(layout.TRASH), key=lambda entry: entry.name):
+        if entry.is_folder:
+            try:
+                yield entry.name, driver.stat(f"{layout.TRASH}/{entry.name}/{_ENDED}").modified
+            except FileNotFoundError:
+                yield entry.name, None
+
+
+def tidy(driver: IStorageDriver, age: float | None, now: float, own: str) -> Trashed:
+    """Put back what runs that did not end have set aside, and remove what ended runs did ``age`` seconds ago.
+
+    ``own`` is the run that does it.
+    """
+    trashed = Trashed()
+    for run, ended in list(runs(driver)):
+        if run == own:
+            continue
+        if ended is None:
+            trashed.restored += put_back(driver, run)
+        elif age is None or ended < now - age:
+            trashed.removed += sum(1 for _ in set_aside_by(driver, run))
+            driver.delete(f"{layout.TRASH}/{run}")
+    return trashed
+
+
+def put_back(driver: IStorageDriver, run: str, renew: bool = False) -> int:
+    """Put back what a run has set aside, content before what names it; how much of it, where nothing new stood.
+
+    With ``renew`` it is young again, so that no collector takes it at once.
+    """
+    count = 0
+    for aside in set_aside_by(driver, run):
+        path = original(run, aside)
+        if driver.put_back(aside, path):
+            count += 1
+            _have_layers(driver, path)
+            # An entry of a tag's history has the time of a push, which this is not.
+            if renew and "/index/" not in path:
+                driver.touch(path)
+    driver.delete(f"{layout.TRASH}/{run}")
+    return count
+
+
+def _have_layers(driver: IStorageDriver, path: str) -> None:
+    # Distribution 2.8 collects the manifests of a repository without this folder.
+    repository, part, _ = path.partition("/_manifests/revisions/")
+    if part:
+        driver.make_folder(f"{repository}/_layers")
+
+
+def set_aside_by(driver: IStorageDriver, run: str) -> Iterator[str]:
+    """What a run has set aside, in an order in which it can come back: no name before what it names."""
+    for part in ("blobs", "repositories"):
+        yield from _contents(driver, f"{layout.TRASH}/{run}/{part}")
+
+
+def original(run: str, aside: str) -> str:
+    """Where content that was set aside stood."""
+    folder, _, name = aside[len(f"{layout.TRASH}/{run}") :].rpartition(".")
+    return f"{layout.ROOT}{folder}/{name}"
+
+
+def _reversible(path: str) -> str:
+    # One folder less for each blob: there may be as many as there are blobs.
+    folder, _, name = path[len(layout.ROOT) :].rpartition("/")
+    return f"{folder}.{name}"
+
+
+def _contents(driver: IStorageDriver, folder: str) -> Iterator[str]:
+    for entry in sorted(driver.entries(folder), key=lambda entry: entry.name):
+        path = f"{folder}/{entry.name}"
+        if entry.is_folder:
+            yield from _contents(driver, path)
+        else:
+            yield path

@@ -1,0 +1,223 @@
+"""The bytes of a blob on their way from an upstream into a session: resumed where the upstream breaks off."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+
+import attrs
+from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.interfaces import IProducer, IPushProducer, IReactorTime
+from twisted.internet.task import deferLater
+from twisted.logger import Logger
+from zope.interface import implementer
+
+from registryd.cache.source import Source
+from registryd.errors import UpstreamUnavailable
+from registryd.interfaces import IFetch, IViewConsumer
+from registryd.reference import Digest, RepositoryName
+from registryd.storage import layout
+from registryd.uploads import BlobWriter, tell_full
+
+_log = Logger()
+
+DELAYS = (0.5, 1.0, 2.0, 4.0, 8.0)
+"""Seconds before an upstream that broke off is asked again; once more after each of them without a byte between."""
+
+MOST_FETCHES = 100
+"""How often one blob is asked for at most, however many bytes each answer brings."""
+
+STOPPING = "the daemon is stopping"
+
+
+class BegunAnewError(Exception):
+    """What lay in the session cannot be gone on with, and is gone."""
+
+
+@attrs.frozen
+class Fillable:
+    """Where a blob comes from, and where to: its name in the tree, and the one that the upstream knows it by."""
+
+    name: RepositoryName
+    remote: RepositoryName
+    digest: Digest
+
+
+class Pause:
+    """A wait that can be ended."""
+
+    def __init__(self, clock: IReactorTime) -> None:
+        self._clock = clock
+        self._waiting: Deferred[None] | None = None
+
+    async def sleep(self, seconds: float) -> None:
+        """Wait for so long, or until the wait is ended."""
+        self._waiting = deferLater(self._clock, seconds)
+        try:
+            await self._waiting
+        except CancelledError:
+            pass
+        finally:
+            self._waiting = None
+
+    def end(self) -> None:
+        if self._waiting is not None:
+            self._waiting.cancel()
+
+
+class Fetching:
+    """Fetches what a session lacks of a blob, in as many answers of the upstream as it takes.
+
+    ``told`` hears the blob's size, None where the upstream does not tell it, and how much is stored, when bytes come.
+    """
+
+    def __init__(
+        self,
+        source: Source,
+        blob: Fillable,
+        writer: BlobWriter,
+        size: int | None,
+        told: Callable[[int | None, int], None],
+    ) -> None:
+        """``size``: that of the blob, where another process has told it."""
+        self._source = source
+        self._blob = blob
+        self._writer = writer
+        self._size = size
+        self._told = told
+        self._left_over = writer.size
+        self._stopping = False
+        self._pause = Pause(source.clock)
+        self._asked: Deferred[IFetch] | None = None
+        self._fetch: IFetch | None = None
+
+    def stop(self) -> None:
+        """Fetch no more; ``run`` then fails."""
+        self._stopping = True
+        if self._fetch is not None:
+            self._fetch.abandon()
+        if self._asked is not None:
+            self._asked.cancel()
+        self._pause.end()
+
+    async def run(self) -> None:
+        """Fetch what is missing of the blob.
+
+        Errors:
+            UpstreamUnavailable: the upstream broke off for good, or the fetch was stopped.
+            BlobUnknown: the upstream does not hold it.
+            PeerGone: the writer takes no more.
+            BegunAnewError: what lay in the session is not the blob's.
+        """
+        writer = self._writer
+        if writer.holds(self._blob.digest):
+            await self._source.in_thread(self._source.mirrored.mark, self._blob.name).addErrback(tell_full)
+            return
+        failures = 0
+        for _ in range(MOST_FETCHES):
+            begun = writer.size
+            try:
+                await self._fetch_rest()
+                return
+            except UpstreamUnavailable as error:
+                failures = 0 if writer.size > begun else failures + 1
+                if self._fetch is None or self._stopping or failures >= len(DELAYS):
+                    raise
+                _log.warn(
+                    "{name}: {digest}: broken off after {size} bytes, asking again: {error}",
+                    **attrs.asdict(self._blob, recurse=False),
+                    size=writer.size,
+                    error=error,
+                )
+            await self._pause.sleep(DELAYS[failures])
+            if self._stopping:
+                raise UpstreamUnavailable(STOPPING)
+        raise UpstreamUnavailable("the upstream broke off too often")
+
+    async def _fetch_rest(self) -> None:
+        writer = self._writer
+        fetch = await self._ask(writer.size)
+        try:
+            self._check(fetch)
+            self._fetch = fetch
+            await self._source.in_thread(self._source.mirrored.mark, self._blob.name).addErrback(tell_full)
+            if self._size is None and fetch.size is not None:
+                await self._source.in_thread(self._note_size, fetch.size)
+                self._size = fetch.size
+            self._told(self._size, writer.stored)
+            if self._stopping:
+                raise UpstreamUnavailable(STOPPING)
+            await fetch.deliver_to(_From(writer, writer.size - fetch.start))
+        finally:
+            fetch.abandon()
+        if self._size is not None and writer.size != self._size:
+            raise UpstreamUnavailable("the upstream's answer ended early")
+
+    async def _ask(self, start: int) -> IFetch:
+        self._asked = self._source.upstream.fetch_blob(self._blob.remote, self._blob.digest, start)
+        try:
+            return await self._asked
+        except CancelledError:
+            raise UpstreamUnavailable(STOPPING) from None
+        finally:
+            self._asked = None
+
+    def _check(self, fetch: IFetch) -> None:
+        """Whether an answer can follow what is stored.
+
+        Errors:
+            UpstreamUnavailable: it cannot.
+            BegunAnewError: as much as the whole was left over by another process, and it is not the blob.
+        """
+        stored = self._writer.size
+        if fetch.start > stored or (self._size is not None and fetch.size not in (None, self._size)):
+            raise UpstreamUnavailable("the upstream tells another size than before")
+        if fetch.size is not None and (stored > fetch.size or 0 < stored == fetch.size == self._left_over):
+            raise BegunAnewError()
+
+    def _note_size(self, size: int) -> None:
+        """Tell processes that follow; they wait for the whole where this fails."""
+        try:
+            id = layout.fill_id(self._blob.digest)
+            noted = self._source.mirrored.tree.driver.writer(layout.upload_size(self._blob.name, id), True)
+        except OSError:
+            return
+        try:
+            noted.truncate(0)
+            noted.write([b"%d" % size])
+        except OSError:
+            pass
+        finally:
+            noted.close()
+
+
+@implementer(IViewConsumer)
+class _From:
+    """Passes on what comes after a number of bytes: those that were sent again by an upstream that does not resume.
+
+    It stops its producer when the writer takes no more, since the storage failed while nobody was writing.
+    """
+
+    def __init__(self, writer: BlobWriter, skip: int) -> None:
+        self._writer = writer
+        self._skip = skip
+        self._producer: IPushProducer | None = None
+
+    def registerProducer(self, producer: IProducer, streaming: bool) -> None:
+        self._producer = IPushProducer(producer)
+        self._writer.registerProducer(producer, streaming)
+
+    def unregisterProducer(self) -> None:
+        self._producer = None
+        self._writer.unregisterProducer()
+
+    def write(self, data: bytes | memoryview) -> None:
+        if self._skip:
+            skipped = min(self._skip, len(data))
+            self._skip -= skipped
+            data = data[skipped:]
+        if not data:
+            return
+        size = self._writer.size
+        self._writer.write(data)
+        if self._writer.size == size and self._producer is not None:
+            self._producer.stopProducing()

@@ -1,0 +1,95 @@
+"""Manifests behind one URL of an upstream: by HEAD where that tells enough, and checked."""
+
+from __future__ import annotations
+
+from typing import Final, NoReturn
+
+from twisted.logger import Logger
+from twisted.web.iweb import IResponse
+
+from registryd.errors import ManifestUnknown, UpstreamUnavailable
+from registryd.model import (
+    DOCKER_LIST,
+    DOCKER_MANIFEST,
+    DOCKER_SCHEMA1,
+    DOCKER_SCHEMA1_SIGNED,
+    OCI_ARTIFACT,
+    OCI_INDEX,
+    OCI_MANIFEST,
+    OCTET_STREAM,
+    Descriptor,
+    Manifest,
+    is_media_type,
+    told_media_type,
+)
+from registryd.reference import Digest, Reference, RepositoryName
+from registryd.upstream.headers import media_type, told_digest, told_length
+from registryd.upstream.remote import OK, Remote
+from registryd.upstream.slots import Slots
+
+_log = Logger()
+
+ACCEPT: Final = ", ".join(
+    (
+        *(DOCKER_MANIFEST, DOCKER_LIST, OCI_MANIFEST, OCI_INDEX, OCI_ARTIFACT),
+        *(f"{DOCKER_SCHEMA1_SIGNED};q=0.2", f"{DOCKER_SCHEMA1};q=0.2", "*/*;q=0.1"),
+    )
+)
+"""The manifests that are asked for: as they are stored, so that none is converted for us."""
+
+_HEADERS = {"Accept": ACCEPT}
+
+
+class Manifests:
+    """The manifests of a registry; none is larger than ``limit`` bytes."""
+
+    def __init__(self, remote: Remote, slots: Slots, limit: int) -> None:
+        self._remote = remote
+        self._slots = slots
+        self._limit = limit
+
+    async def resolve(self, name: RepositoryName, reference: Reference) -> Descriptor:
+        """See IUpstream.resolve_manifest."""
+        slot = await self._slots.take()
+        try:
+            response = await self._remote.ask(b"HEAD", name, f"manifests/{reference}", _HEADERS, insist=False)
+            self._remote.discard(response)
+        finally:
+            slot.release()
+        # Whatever else a HEAD is answered with, a GET tells: some registries know none, or want no login for it.
+        return _described(response, reference) or (await self.get(name, reference)).descriptor
+
+    async def get(self, name: RepositoryName, reference: Reference) -> Manifest:
+        """See IUpstream.get_manifest."""
+        slot = await self._slots.take()
+        try:
+            response = await self._remote.ask(b"GET", name, f"manifests/{reference}", _HEADERS)
+            self._remote.expect(response, ManifestUnknown)
+            content = await self._remote.read(response, self._limit)
+        finally:
+            slot.release()
+        return self._checked(name, reference, response, content)
+
+    def _checked(self, name: RepositoryName, reference: Reference, response: IResponse, content: bytes) -> Manifest:
+        """The manifest that an answer brings, if it is what it should be."""
+        expected = reference if isinstance(reference, Digest) else told_digest(response.headers)
+        digest = Digest.of(content, expected.algorithm) if expected is not None else Digest.of(content)
+        if expected is not None and digest != expected:
+            self._refuse(f"{name}: manifest {reference} should be {expected} and is {digest}")
+        kind = media_type(response.headers) or told_media_type(content)[0]
+        if not is_media_type(kind) or kind in (OCTET_STREAM, "text/html"):
+            self._refuse(f"{name}: {reference} is no manifest")
+        return Manifest(kind, digest, content)
+
+    def _refuse(self, what: str) -> NoReturn:
+        _log.error("{origin} answered wrongly: {what}", origin=self._remote.origin, what=what)
+        raise UpstreamUnavailable(f"{self._remote.origin} answered wrongly: {what}")
+
+
+def _described(response: IResponse, reference: Reference) -> Descriptor | None:
+    """What the answer to a HEAD tells, if it is enough."""
+    told, size, kind = told_digest(response.headers), told_length(response.headers), media_type(response.headers)
+    digest = reference if isinstance(reference, Digest) else told
+    if response.code != OK or digest is None or told not in (None, digest) or not size or not is_media_type(kind):
+        return None
+    return Descriptor(kind, digest, size)

@@ -1,0 +1,155 @@
+"""One URL of an upstream: requests below its ``/v2/``, logged in, redirects followed."""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Mapping
+from typing import Final
+from urllib.parse import quote, urljoin, urlsplit
+
+from twisted.internet.interfaces import IReactorTime
+from twisted.logger import Logger
+from twisted.web.http_headers import Headers
+from twisted.web.iweb import IAgent, IResponse
+
+from registryd.errors import RegistryError, UpstreamUnavailable
+from registryd.reference import RepositoryName
+from registryd.upstream.body import Fetch, discard, read_body
+from registryd.upstream.challenge import choose, parse_challenges
+from registryd.upstream.credentials import ICredentialSource
+from registryd.upstream.headers import every, first
+from registryd.upstream.login import Authorization, Login
+from registryd.upstream.origins import Origin
+
+_log = Logger()
+
+MOST_REDIRECTS = 10
+OK: Final = 200
+UNAUTHORIZED: Final = 401
+GONE = frozenset({404, 410})
+_REFUSED = frozenset({401, 403})
+_REDIRECTS = frozenset({301, 302, 303, 307, 308})
+_AGENT_NAME: Final = b"registryd"
+_KEPT = "".join(map(chr, range(0x21, 0x7F)))
+
+
+class Remote:
+    """A registry behind one URL.
+
+    The Authorization header goes to its own host alone, at its scheme or a safer one, wherever redirects lead.
+    """
+
+    def __init__(
+        self,
+        url: str,
+        agent: IAgent,
+        source: ICredentialSource,
+        clock: IReactorTime,
+        read_timeout: float,
+    ) -> None:
+        url = url if "://" in url else f"https://{url}"
+        self.origin = Origin.of(url)
+        self._base = str(self.origin) + quote(urlsplit(url).path.rstrip("/"), safe="/%") + "/v2/"
+        self._agent = agent
+        self._clock = clock
+        self._read_timeout = read_timeout
+        self._login = Login(agent, self.origin, source, clock, read_timeout)
+
+    async def ask(
+        self,
+        method: bytes,
+        name: RepositoryName,
+        path: str,
+        headers: Mapping[str, str] | None = None,
+        insist: bool = True,
+    ) -> IResponse:
+        """The answer to a request for a path of a repository; its body waits to be read, fetched or discarded.
+
+        With ``insist`` a token that is refused is got anew, once, and a refused login is an error; else the 401 is the
+        answer, for questions that some registries answer so to everybody.
+
+        Errors:
+            UpstreamUnavailable: as IUpstream.
+        """
+        scope, url = f"repository:{name}:pull", f"{self._base}{name}/{path}"
+        used = await self._login.authorization(scope)
+        response, asked = await self._follow(method, url, headers or {}, used)
+        if response.code != UNAUTHORIZED or asked != self.origin or (used is not None and not insist):
+            return response
+        challenges = parse_challenges(every(response.headers, b"WWW-Authenticate"))
+        challenge = choose(challenges)
+        if challenge is None and not insist:
+            return response
+        self.discard(response)
+        used = await self._login.answer(challenge, scope, used)
+        response, asked = await self._follow(method, url, headers or {}, used)
+        if response.code == UNAUTHORIZED and asked == self.origin and insist:
+            self.discard(response)
+            raise self._login.refuse(scope)
+        return response
+
+    async def read(self, response: IResponse, limit: int) -> bytes:
+        """The whole body of an answer, of at most ``limit`` bytes.
+
+        Errors:
+            UpstreamUnavailable: as IUpstream.
+        """
+        return await read_body(response, limit, self._clock, self._read_timeout)
+
+    def discard(self, response: IResponse) -> None:
+        """Give up the body of an answer."""
+        discard(response, self._clock, self._read_timeout)
+
+    def fetch(self, response: IResponse, start: int, size: int | None, ended: Callable[[], None]) -> Fetch:
+        """The body of an answer as a fetch."""
+        return Fetch(response, self._clock, self._read_timeout, start, size, ended)
+
+    def expect(self, response: IResponse, unknown: type[RegistryError], gone: frozenset[int] = GONE) -> None:
+        """Give up an answer that is not what was asked for, and tell it.
+
+        Errors:
+            UpstreamUnavailable: it is nothing that was asked for.
+            unknown: its status is among ``gone``.
+        """
+        if response.code == OK:
+            return
+        self.discard(response)
+        if response.code in gone:
+            raise unknown()
+        what = "refused the login" if response.code in _REFUSED else f"answered {response.code}"
+        raise UpstreamUnavailable(f"{self.origin} {what}")
+
+    async def _follow(
+        self, method: bytes, url: str, headers: Mapping[str, str], authorization: Authorization | None
+    ) -> tuple[IResponse, Origin]:
+        """The first answer that is no redirect, and who gave it."""
+        origin = self.origin
+        for _ in range(MOST_REDIRECTS + 1):
+            # Twisted would take the URL as it is: what signs it, signs its bytes.
+            response = await self._agent.request(
+                method, url.encode("ascii"), self._headers(headers, authorization, origin)
+            )
+            location = first(response.headers, b"Location")
+            if response.code not in _REDIRECTS or not location:
+                return response, origin
+            self.discard(response)
+            url, origin = self._next(url, origin, location)
+        raise UpstreamUnavailable(f"{self.origin} redirects more than {MOST_REDIRECTS} times")
+
+    def _next(self, url: str, origin: Origin, location: str) -> tuple[str, Origin]:
+        try:
+            target = quote(urljoin(url, location).partition("#")[0], safe=_KEPT, encoding="latin-1")
+            leads_to = Origin.of(target)
+        except ValueError as error:
+            raise UpstreamUnavailable(f"{origin} redirects to {error}") from None
+        if not self.origin.may_lead_to(leads_to):
+            raise UpstreamUnavailable(f"{origin} redirects to {leads_to}, without TLS")
+        return target, leads_to
+
+    def _headers(self, more: Mapping[str, str], authorization: Authorization | None, to: Origin) -> Headers:
+        headers = Headers({name: [value] for name, value in more.items()})
+        headers.setRawHeaders(b"User-Agent", [_AGENT_NAME])
+        # Digests are those of the bytes as they are stored.
+        headers.setRawHeaders(b"Accept-Encoding", [b"identity"])
+        if authorization is not None and to.host == self.origin.host and self.origin.may_lead_to(to):
+            headers.setRawHeaders(b"Authorization", [authorization.value])
+        return headers

@@ -1,0 +1,260 @@
+"""Manifests of mirrored repositories: checked once in a while, fetched when they changed, served while all is down."""
+
+from __future__ import annotations
+
+from twisted.internet.defer import Deferred, fail, succeed
+
+from registryd.errors import ManifestUnknown, NameUnknown, Unsupported
+from registryd.model import DOCKER_SCHEMA1_SIGNED, Descriptor, Manifest
+from registryd.reference import Digest, Tag
+from registryd.storage import layout
+from tests.cache.mirror import APP, FRESHNESS, Mirror, MirrorTestCase
+from tests.values import GRACE, TouchedDriver, image, index, listed, manifest_of, put_blob
+
+V1 = Tag("v1")
+OLD = image(b"config", b"old")
+NEW = image(b"config", b"new")
+
+
+class TagTests(MirrorTestCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.upstream.add(OLD, V1)
+
+    def get(self, reference: Tag | Digest = V1) -> Manifest:
+        return self.successResultOf(self.registry.get_manifest(APP, reference))
+
+    def change(self) -> None:
+        """Move the tag upstream, and let the last check grow old."""
+        self.upstream.add(NEW, V1)
+        self.clock.advance(FRESHNESS + 1)
+
+    def test_is_checked_by_head_and_fetched_once(self) -> None:
+        self.assertEqual(self.get(), OLD)
+        self.assertEqual(self.upstream.asked, {"resolve_manifest": 1, "get_manifest": 1})
+        self.assertEqual(self.mirror.local.tree.tag(APP, V1), OLD.digest)
+        self.assertEqual(self.mirror.driver.get_content(layout.mirror(APP)), b"docker.io")
+
+    def test_is_not_checked_again_while_it_is_fresh(self) -> None:
+        for _ in range(3):
+            self.assertEqual(self.get(), OLD)
+            self.successResultOf(self.registry.resolve_manifest(APP, V1))
+        self.assertEqual(self.upstream.asked, {"resolve_manifest": 1, "get_manifest": 1})
+
+    def test_is_checked_once_for_all_who_ask_at_the_same_time(self) -> None:
+        self.upstream.hold = {"resolve_manifest", "get_manifest"}
+        got = [self.registry.get_manifest(APP, V1) for _ in range(5)]
+        got.append(self.registry.get_manifest(APP, OLD.digest))
+        resolved = [self.registry.resolve_manifest(APP, V1) for _ in range(5)]
+        self.upstream.let_go()
+        self.upstream.let_go()
+        self.assertEqual([self.successResultOf(manifest) for manifest in got], [OLD] * 6)
+        self.assertEqual([self.successResultOf(found) for found in resolved], [OLD.descriptor] * 5)
+        self.assertEqual(self.upstream.asked, {"resolve_manifest": 1, "get_manifest": 1})
+
+    def test_who_is_cancelled_while_it_waits_ends_nothing(self) -> None:
+        self.upstream.hold = {"resolve_manifest"}
+        leaving, staying = (self.registry.get_manifest(APP, V1) for _ in range(2))
+        leaving.addErrback(lambda _: None).cancel()
+        self.upstream.let_go()
+        self.assertEqual(self.successResultOf(staying), OLD)
+
+    def test_that_did_not_change_is_not_fetched_again(self) -> None:
+        self.get()
+        self.clock.advance(FRESHNESS + 1)
+        self.assertEqual(self.get(), OLD)
+        self.assertEqual(self.upstream.asked, {"resolve_manifest": 2, "get_manifest": 1})
+
+    def test_that_changed_is_fetched(self) -> None:
+        self.get()
+        self.change()
+        self.assertEqual(self.get(), NEW)
+        self.assertEqual(self.mirror.local.tree.tag(APP, V1), NEW.digest)
+        self.assertEqual(self.get(OLD.digest), OLD)
+        self.assertEqual(self.upstream.asked, {"resolve_manifest": 2, "get_manifest": 2})
+
+    def test_that_changed_back_is_not_fetched(self) -> None:
+        self.get()
+        self.change()
+        self.get()
+        self.upstream.tagged[V1] = OLD.digest
+        self.clock.advance(2 * (FRESHNESS + 1))
+        self.assertEqual(self.get(), OLD)
+        self.assertEqual(self.upstream.asked["get_manifest"], 2)
+
+    def test_head_of_one_that_changed_fetches_nothing_and_a_get_by_digest_then_moves_the_tag(self) -> None:
+        self.get()
+        self.change()
+        self.assertEqual(self.successResultOf(self.registry.resolve_manifest(APP, V1)), NEW.descriptor)
+        self.assertEqual(self.upstream.asked["get_manifest"], 1)
+        self.assertEqual(self.mirror.local.tree.tag(APP, V1), OLD.digest)
+        self.assertEqual(self.get(NEW.digest), NEW)
+        self.assertEqual(self.mirror.local.tree.tag(APP, V1), NEW.digest)
+
+    def test_that_is_gone_upstream_is_dropped(self) -> None:
+        self.get()
+        del self.upstream.tagged[V1]
+        self.clock.advance(FRESHNESS + 1)
+        for _ in range(2):
+            self.failureResultOf(self.registry.get_manifest(APP, V1), ManifestUnknown)
+        self.failureResultOf(self.registry.resolve_manifest(APP, V1), ManifestUnknown)
+        self.assertEqual(self.upstream.asked["resolve_manifest"], 2)
+        self.assertFalse(self.mirror.has(layout.tag(APP, V1)))
+        self.assertEqual(self.get(OLD.digest), OLD)
+
+    def test_that_never_was_leaves_nothing_and_is_asked_for_again_after_a_while(self) -> None:
+        del self.upstream.tagged[V1]
+        for _ in range(2):
+            self.failureResultOf(self.registry.get_manifest(APP, V1), ManifestUnknown)
+        self.assertFalse(self.mirror.has(layout.repository(APP)))
+        self.failureResultOf(self.registry.get_manifest(APP, Digest.of(b"nothing")), ManifestUnknown)
+        self.failureResultOf(self.registry.resolve_manifest(APP, Digest.of(b"nothing")), ManifestUnknown)
+        self.assertEqual(self.upstream.asked, {"resolve_manifest": 1, "get_manifest": 1})
+        self.assertFalse(self.mirror.has(layout.repository(APP)))
+        self.upstream.tagged[V1] = OLD.digest
+        self.clock.advance(FRESHNESS + 1)
+        self.assertEqual(self.get(), OLD)
+
+    def test_is_served_with_a_warning_while_the_upstream_is_down(self) -> None:
+        self.get()
+        self.change()
+        self.upstream.unavailable = True
+        manifest = self.get()
+        self.assertEqual(manifest, OLD)
+        self.assertIn("could not be asked", manifest.warning or "")
+        found = self.successResultOf(self.registry.resolve_manifest(APP, V1))
+        self.assertEqual((found, bool(found.warning)), (OLD.descriptor, True))
+        self.upstream.unavailable = False
+        self.assertEqual((self.get(), self.get().warning), (NEW, None))
+
+    def test_whose_new_manifest_cannot_be_had_is_the_old_one_with_a_warning(self) -> None:
+        self.get()
+        self.change()
+        del self.upstream.manifests[NEW.digest]
+        self.upstream.resolve_manifest = lambda name, reference: _told(NEW)  # type: ignore
+        manifest = self.get()
+        self.assertEqual((manifest, bool(manifest.warning)), (OLD, True))
+
+    def test_that_is_not_cached_is_unknown_while_the_upstream_is_down(self) -> None:
+        self.upstream.unavailable = True
+        for call in (self.registry.get_manifest, self.registry.resolve_manifest):
+            for reference in (V1, OLD.digest):
+                error = self.failureResultOf(call(APP, reference), ManifestUnknown).value
+                self.assertIn("switched off", str(error))
+        self.upstream.unavailable = False
+        self.assertEqual(self.get(), OLD)
+
+    def test_that_another_process_checked_is_not_checked(self) -> None:
+        other = Mirror(self.mirror.driver, like=self.mirror)
+        self.get()
+        self.change()
+        self.successResultOf(other.registry.get_manifest(APP, V1))
+        # The storage knows the true time alone: what was told now is told at a time to come for who looks at the clock.
+        self.assertEqual(self.mirror.mirrored.told(APP, V1).descriptor, NEW.descriptor)
+
+    def test_whose_note_is_damaged_is_checked(self) -> None:
+        self.get()
+        for content in (b"", b"[]", b"{}", b"\xff"):
+            self.mirror.driver.put_content(layout.tag_checked(APP, V1), content)
+            asked = self.upstream.asked["resolve_manifest"]
+            self.assertEqual(self.get(), OLD)
+            self.assertEqual(self.upstream.asked["resolve_manifest"], asked + 1)
+
+    def test_by_digest_asks_nobody_when_it_is_cached(self) -> None:
+        self.get()
+        self.upstream.unavailable = True
+        self.assertEqual(self.get(OLD.digest), OLD)
+        self.assertEqual(self.successResultOf(self.registry.resolve_manifest(APP, OLD.digest)), OLD.descriptor)
+
+    def test_that_is_damaged_is_fetched_again(self) -> None:
+        self.get()
+        self.mirror.driver.put_content(layout.blob_data(OLD.digest), b"{}")
+        self.mirror.local._manifests._entries.clear()
+        self.assertEqual(self.get(), OLD)
+        self.assertEqual(self.mirror.driver.get_content(layout.blob_data(OLD.digest)), OLD.content)
+
+    def test_of_wrong_content_is_not_kept(self) -> None:
+        self.upstream.manifests[OLD.digest] = Manifest(NEW.media_type, OLD.digest, NEW.content)
+        self.failureResultOf(self.registry.get_manifest(APP, OLD.digest), ManifestUnknown)
+        self.assertFalse(self.mirror.has(layout.blob_data(OLD.digest)))
+        self.assert_nothing_open()
+
+    def test_that_cannot_be_read_leaves_nothing_open(self) -> None:
+        answers = [fail(ManifestUnknown()), fail(OSError("the disk is gone"))]
+        self.mirror.local.get_manifest = lambda name, reference: answers.pop(0)  # type: ignore[method-assign]
+        self.failureResultOf(self.registry.get_manifest(APP, OLD.digest), OSError)
+        self.assert_nothing_open()
+
+    def test_keeps_the_type_that_the_upstream_told(self) -> None:
+        unnamed = manifest_of({"schemaVersion": 1, "fsLayers": []}, DOCKER_SCHEMA1_SIGNED)
+        self.upstream.add(unnamed, "old")
+        for _ in range(2):
+            self.assertEqual(self.get(Tag("old")), unnamed)
+
+    def test_is_answered_where_nothing_can_be_kept(self) -> None:
+        self.mirror.limit(0)
+        self.assertEqual(self.get(), OLD)
+        self.assertEqual(self.successResultOf(self.registry.resolve_manifest(APP, V1)), OLD.descriptor)
+        self.assert_nothing_open()
+
+    def test_takes_no_pushes(self) -> None:
+        self.get()
+        self.failureResultOf(self.registry.put_manifest(APP, OLD, [V1]), Unsupported)
+        self.failureResultOf(self.mirror.local.put_manifest(APP, OLD, [V1]), Unsupported)
+        self.failureResultOf(self.mirror.local.start_upload(APP, "sha256"), Unsupported)
+        self.failureResultOf(self.mirror.local.mount_blob(APP, OLD.digest, None), Unsupported)
+
+    def test_children_of_an_index_are_not_fetched(self) -> None:
+        parent = index(listed(OLD), listed(NEW))
+        self.upstream.add(parent, "multi")
+        self.assertEqual(self.get(Tag("multi")), parent)
+        self.assertEqual(self.upstream.asked["get_manifest"], 1)
+
+
+def _told(manifest: Manifest) -> Deferred[Descriptor]:
+    return succeed(manifest.descriptor)
+
+
+class UnmarkedTests(MirrorTestCase):
+    def test_is_served_locally_alone(self) -> None:
+        put_blob(self.mirror.local, b"config", APP)
+        private = image(b"config")
+        self.successResultOf(self.mirror.local.put_manifest(APP, private, [V1]))
+        self.upstream.add(NEW, V1, "v2")
+        self.assertEqual(self.successResultOf(self.registry.get_manifest(APP, V1)), private)
+        self.assertEqual(self.successResultOf(self.registry.resolve_manifest(APP, V1)), private.descriptor)
+        self.assertEqual(self.successResultOf(self.registry.get_manifest(APP, private.digest)), private)
+        for reference in (Tag("v2"), NEW.digest):
+            self.failureResultOf(self.registry.get_manifest(APP, reference), ManifestUnknown, NameUnknown)
+            self.failureResultOf(self.registry.resolve_manifest(APP, reference), ManifestUnknown, NameUnknown)
+        self.assertEqual(self.upstream.asked, {})
+        self.assertFalse(self.mirror.has(layout.mirror(APP)))
+
+
+class RenewalTests(MirrorTestCase):
+    def test_a_get_renews_all_that_it_references_once_in_a_while(self) -> None:
+        driver = TouchedDriver()
+        self.mirror = type(self.mirror)(driver, like=self.mirror)
+        self.registry = self.mirror.registry
+        layer = self.upstream.add_blob(b"old")
+        config = self.upstream.add_blob(b"config")
+        parent = index(listed(OLD))
+        legacy = manifest_of({"schemaVersion": 1, "fsLayers": [{"blobSum": str(layer)}]}, DOCKER_SCHEMA1_SIGNED)
+        for manifest in (OLD, parent, legacy):
+            self.upstream.add(manifest)
+            self.successResultOf(self.registry.get_manifest(APP, manifest.digest))
+        for digest in (layer, config):
+            self.successResultOf(self.registry.open_blob(APP, digest)).close()
+        blobs = {path(digest) for digest in (layer, config) for path in (layout.blob_data, self._link)}
+        child = {layout.revision_link(APP, OLD.digest), layout.blob_data(OLD.digest)}
+        for manifest, renewed in ((OLD, blobs), (parent, child), (legacy, {self._link(layer)})):
+            self.clock.advance(GRACE)
+            driver.touched.clear()
+            self.successResultOf(self.registry.get_manifest(APP, manifest.digest))
+            self.assertLessEqual(renewed, driver.touched)
+        driver.touched.clear()
+        self.successResultOf(self.registry.get_manifest(APP, legacy.digest))
+        self.assertNotIn(self._link(layer), driver.touched)
+
+    def _link(self, digest: Digest) -> str:
+        return layout.layer_link(APP, digest)

@@ -1,0 +1,440 @@
+"""What stays and what goes of private repositories."""
+
+from __future__ import annotations
+
+import itertools
+import json
+
+import attrs
+import pytest
+
+from registryd.config import Validation
+from registryd.model import DOCKER_SCHEMA1_SIGNED, OCI_INDEX, Manifest
+from registryd.reference import Digest, Tag
+from registryd.storage import layout
+
+from .trees import APP, DAY, NEW, OLD, OTHER, Store, described, image, listed, manifest_of
+
+UNTAGGED = pytest.mark.parametrize("untagged_go", [False, True], ids=["kept", "delete-untagged"])
+
+
+@UNTAGGED
+def test_a_tagged_image_stays(store: Store, untagged_go: bool) -> None:
+    kept = store.image("app", tags=["1"])
+    before = store.files()
+    report = store.collect(untagged_go=untagged_go)
+    assert store.is_whole("app", kept)
+    assert {path: file for path, file in store.files().items() if "_trash" not in path} == before
+    assert (report.manifests.kept, report.tags.kept, report.blobs.kept, report.repositories.kept) == (1, 1, 3, 1)
+    assert report.blobs.kept_bytes == sum(len(file[0]) for path, file in before.items() if path.endswith("/data"))
+
+
+def test_an_untagged_image_stays_unless_untagged_go(store: Store) -> None:
+    image = store.image("app")
+    store.collect()
+    assert store.is_whole("app", image)
+    report = store.collect(untagged_go=True)
+    assert not store.is_whole("app", image)
+    assert (report.manifests.removed, report.blobs.removed, report.links.removed, report.repositories.removed) == (
+        *(1, 3, 2, 1),
+    )
+    assert (store.folders(), store.folders(layout.BLOBS)) == (set(), {f"{layout.BLOBS}/sha256"})
+    assert [path for path in store.files() if not path.endswith("/lock")] == []
+
+
+def test_a_blob_that_nothing_references_goes(store: Store) -> None:
+    kept = store.image("app", tags=["1"])
+    loose = store.layer(b"loose")
+    stray = store.blob(b"in no repository")
+    report = store.collect()
+    assert (report.blobs.removed, report.blobs.removed_bytes, report.links.removed) == (2, 21, 1)
+    assert not store.has_blob(b"loose") and not store.has(layout.layer_link(APP, loose))
+    assert not store.has_blob(b"in no repository")
+    assert store.is_whole("app", kept)
+    assert store.heard.lines == [
+        f"{APP}: layer link {loose}",
+        *sorted([f"blob {loose} 5 bytes", f"blob {stray} 16 bytes"], key=lambda line: line.split(":")[1]),
+    ]
+
+
+def test_what_is_young_stays_and_is_counted(store: Store) -> None:
+    store.image("app", tags=["1"])
+    store.layer(b"young", age=DAY - 60)
+    old = store.layer(b"old", age=DAY + 60)
+    report = store.collect(untagged_go=True)
+    assert store.has_blob(b"young") and store.has(layout.layer_link(APP, Digest.of(b"young")))
+    assert not store.has_blob(b"old") and not store.has(layout.layer_link(APP, old))
+    assert (report.blobs.young, report.blobs.young_bytes, report.blobs.removed) == (1, 5, 1)
+
+
+def test_a_young_link_keeps_an_old_blob(store: Store) -> None:
+    """An upload that took long ends with old bytes under a new link."""
+    digest = store.blob(b"slow")
+    store.link(layout.layer_link(APP, digest), digest, NEW)
+    store.collect()
+    assert store.has_blob(b"slow")
+
+
+def test_a_young_untagged_manifest_stays_with_all_its_parts(store: Store) -> None:
+    child = store.image("child")
+    signature = store.signature(child)
+    young = store.index(child)
+    store.age(layout.revision_link(APP, young.digest), NEW)
+    store.collect(untagged_go=True)
+    assert store.has_manifest(young) and store.is_whole("child", child) and store.is_whole("signature", signature)
+
+
+def test_a_manifest_whose_bytes_are_young_stays(store: Store) -> None:
+    young = store.image("app")
+    store.age(layout.blob_data(young.digest), NEW)
+    store.collect(untagged_go=True)
+    assert store.is_whole("app", young)
+
+
+def test_offline_takes_what_is_new_too(store: Store) -> None:
+    store.image("app", tags=["1"])
+    store.layer(b"new", age=1)
+    assert store.collect(0.0, offline=True).blobs.removed == 1
+
+
+def everything(store: Store) -> dict[str, Manifest]:
+    """A signed multi-arch image with everything that people hang on one."""
+    arm, amd = store.image("arm"), store.image("amd")
+    both = store.index(arm, amd)
+    nested = store.index(both, tags=["v1"])
+    found = {"arm": arm, "amd": amd, "both": both, "nested": nested}
+    found["signed"] = store.signature(nested, "signed")
+    found["sbom"] = store.signature(arm, "sbom")
+    found["sbomsigned"] = store.signature(found["sbom"], "sbomsigned")
+    for suffix in ("", ".sig", ".att", ".sbom"):
+        what = f"cosign{suffix}"
+        found[what] = store.image(what, tags=[f"sha256-{amd.digest.hex}{suffix}"])
+    return found
+
+
+FLAGS = [
+    {"dry_run": dry, "untagged_go": untagged, "offline": offline, "expired_only": expired, "globs": globs}
+    for dry, untagged, offline, expired, globs in itertools.product(*[[False, True]] * 4, [(), ("team/*",), ("none",)])
+]
+
+
+@pytest.mark.parametrize("flags", FLAGS, ids=lambda flags: ",".join(f"{key}" for key in flags if flags[key]) or "none")
+@pytest.mark.parametrize("retained", [False, True], ids=["no-rules", "rules"])
+def test_a_signed_multi_arch_image_survives(store: Store, flags: dict[str, bool], retained: bool) -> None:
+    kept = everything(store)
+    if retained:
+        store.retain(keep_newest=1, delete_older=1.0)
+        store.config = attrs.evolve(
+            store.config, collection=attrs.evolve(store.config.collection, trash=DAY, untagged="delete")
+        )
+    report = store.collect(0.0 if flags["offline"] else DAY, **flags)
+    for what, manifest in kept.items():
+        assert store.has_manifest(manifest), what
+        if what not in ("both", "nested"):
+            assert store.is_whole(what, manifest)
+    assert (report.damage, report.manifests.kept, report.tags.kept) == ([], 11, 5)
+
+
+@pytest.mark.parametrize("another", [False, True], ids=["last-tag", "another-tag"])
+def test_all_of_it_goes_with_the_last_tag(store: Store, another: bool) -> None:
+    kept = everything(store)
+    if another:
+        store.tag("also", kept["both"])
+    store.driver.delete(layout.tag(APP, Tag("v1")))
+    report = store.collect(untagged_go=True)
+    gone = {what for what, manifest in kept.items() if not store.has_manifest(manifest)}
+    assert gone == ({"nested", "signed"} if another else set(kept))
+    assert (report.tags.kept, report.repositories.kept) == ((5, 1) if another else (0, 0))
+    assert report.damage == []
+
+
+def test_cosign_tags_stay_where_untagged_do(store: Store) -> None:
+    gone = image(b"no config", b"no layer")
+    signature = store.image("signature", tags=[f"sha256-{gone.digest.hex}.sig"])
+    assert store.collect().tags.kept == 1
+    assert store.collect(untagged_go=True).tags.removed == 1
+    assert not store.is_whole("signature", signature)
+
+
+def test_a_young_cosign_tag_stays(store: Store) -> None:
+    tag = f"sha256-{'0' * 64}.sig"
+    signature = store.image("signature")
+    store.tag(tag, signature, used=NEW)
+    store.collect(untagged_go=True)
+    assert store.is_whole("signature", signature) and store.has_tag(tag)
+
+
+def test_a_tag_that_spells_what_it_names_is_a_tag(store: Store) -> None:
+    kept = store.image("app")
+    store.tag(f"sha256-{kept.digest.hex}", kept)
+    store.collect(untagged_go=True)
+    assert store.is_whole("app", kept)
+
+
+def test_a_referrer_whose_subject_is_gone_is_untagged(store: Store) -> None:
+    store.image("app", tags=["1"])
+    gone = image(b"x")
+    signature = store.signature(gone)
+    store.collect()
+    assert store.is_whole("signature", signature)
+    report = store.collect(untagged_go=True)
+    assert not store.is_whole("signature", signature)
+    assert report.referrers.removed == 1
+    assert not store.has(f"{layout.manifests(APP)}/referrers/sha256")
+
+
+def test_a_tagged_referrer_stays_without_its_subject(store: Store) -> None:
+    gone = store.image("gone")
+    signature = store.signature(gone)
+    store.tag("keep", signature)
+    store.collect(untagged_go=True)
+    assert store.is_whole("signature", signature) and not store.has_manifest(gone)
+
+
+def test_what_one_repository_needs_another_may_not(store: Store) -> None:
+    store.image("shared", tags=["1"])
+    other = store.image("shared", OTHER)
+    report = store.collect(untagged_go=True)
+    assert store.is_whole("shared", other)
+    assert not store.has(layout.repository(OTHER))
+    assert (report.blobs.removed, report.links.removed, report.repositories.removed) == (0, 2, 1)
+
+
+def test_layers_of_an_index(store: Store) -> None:
+    """BuildKit's cache is an index of layers."""
+    store.layer(b"cached")
+    document = {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": [described(b"cached")]}
+    store.manifest(manifest_of(document, OCI_INDEX), tags=["cache"])
+    assert store.collect(untagged_go=True).damage == []
+    assert store.has_blob(b"cached") and store.has(layout.layer_link(APP, Digest.of(b"cached")))
+
+
+@pytest.mark.parametrize("wrong", ["unknown type", "refused", "no type"])
+def test_every_digest_in_what_is_not_understood_counts(store: Store, wrong: str) -> None:
+    child = store.image("child")
+    blobs = [b"one", b"two"]
+    for blob in blobs:
+        store.layer(blob)
+    document = {
+        "schemaVersion": 2,
+        "things": {"a": [str(Digest.of(blobs[0]))], "text": f"and {Digest.of(blobs[1])}."},
+        "child": str(child.digest),
+    }
+    if wrong == "unknown type":
+        document["mediaType"] = "application/vnd.example.thing+json"
+    elif wrong == "refused":
+        document["layers"] = 1
+    manifest = manifest_of(document, "application/vnd.example.thing+json")
+    store.manifest(manifest, tags=["1"])
+    if wrong == "no type":
+        store.put(layout.revision_media_type(APP, manifest.digest), b"application/vnd.example.thing+json")
+    assert store.collect(untagged_go=True).damage == []
+    assert all(map(store.has_blob, blobs)) and store.is_whole("child", child)
+
+
+def test_digests_in_annotations_do_not_count(store: Store) -> None:
+    base = store.layer(b"base")
+    store.image("app", tags=["1"], annotations={"org.opencontainers.image.base.digest": str(base)})
+    assert store.collect().blobs.removed == 1
+
+
+def test_schema_1(store: Store) -> None:
+    layer = store.layer(b"layer")
+    document = {
+        "schemaVersion": 1,
+        "name": "app",
+        "fsLayers": [{"blobSum": str(layer)}],
+        "signatures": [{"header": {}}],
+    }
+    manifest = store.manifest(manifest_of(document, DOCKER_SCHEMA1_SIGNED), tags=["1"])
+    signature = store.blob(b"{}")
+    folder = layout.revision_link(APP, manifest.digest).rpartition("/")[0]
+    store.link(f"{folder}/signatures/sha256/{signature.hex}/link", signature)
+    assert store.collect(untagged_go=True).damage == []
+    assert store.has_blob(b"layer") and store.has_blob(b"{}")
+    store.driver.delete(layout.tag(APP, Tag("1")))
+    store.collect(untagged_go=True)
+    assert not store.has(layout.repository(APP)) and not store.has_blob(b"{}")
+
+
+def test_aliases_of_sha512(store: Store) -> None:
+    """Distribution keeps what was pushed as sha512 under sha256, with a link under each."""
+    stored = store.layer(b"layer")
+    alias = Digest.of(b"layer", "sha512")
+    store.link(layout.layer_link(APP, alias), stored)
+    config = store.layer(b"config")
+    document = {
+        **json.loads(image(b"config").content),
+        "layers": [{"mediaType": "application/x-layer", "digest": str(alias), "size": 5}],
+    }
+    store.manifest(manifest_of(document), tags=["1"])
+    assert store.collect(untagged_go=True).damage == []
+    assert store.has_blob(b"layer")
+    assert [store.has(layout.layer_link(APP, digest)) for digest in (stored, alias, config)] == [True] * 3
+
+
+def test_sha512(store: Store) -> None:
+    kept, gone = b"kept", b"gone"
+    for content in (kept, gone):
+        digest = store.blob(content, algorithm="sha512")
+        store.link(layout.layer_link(APP, digest), digest)
+    config = store.layer(b"config")
+    document = {
+        "schemaVersion": 2,
+        "config": {"mediaType": "application/x", "digest": str(config), "size": 6},
+        "layers": [{"mediaType": "application/x", "digest": str(Digest.of(kept, "sha512")), "size": 4}],
+    }
+    manifest = store.manifest(manifest_of(document, algorithm="sha512"), tags=["1"])
+    signature = store.image("signature", tags=[f"sha512-{manifest.digest.hex[:64]}.sig"])
+    report = store.collect(untagged_go=True)
+    assert report.damage == []
+    assert (store.has(layout.blob_data(Digest.of(kept, "sha512"))), report.blobs.removed, report.links.removed) == (
+        *(True, 1, 1),
+    )
+    assert store.has(layout.revision_link(APP, manifest.digest)) and store.is_whole("signature", signature)
+
+
+def test_history_goes_with_its_manifests(store: Store) -> None:
+    first, second = store.image("first"), store.image("second")
+    for manifest in (first, second):
+        store.tag("1", manifest)
+    assert store.collect().history.removed == 0
+    assert store.collect(untagged_go=True).history.removed == 1
+    assert store.has(layout.tag_history_link(APP, Tag("1"), second.digest))
+    assert not store.has(layout.tag_history_link(APP, Tag("1"), first.digest))
+
+
+def test_what_is_left_of_a_deleted_tag_goes(store: Store) -> None:
+    kept = store.image("app", tags=["1", "2"])
+    store.driver.delete(layout.tag_link(APP, Tag("2")))
+    store.driver.delete(layout.revision_link(APP, kept.digest))
+    store.link(layout.revision_link(APP, kept.digest), kept.digest)
+    other = store.image("other", tags=["3"])
+    store.driver.delete(layout.tag_link(APP, Tag("3")))
+    store.driver.delete(layout.revision_link(APP, other.digest))
+    assert store.collect().history.removed == 1
+    assert not store.has(layout.tag(APP, Tag("3"))) and store.has_tag("1")
+
+
+def test_referrers_that_are_not_listed_are_written(store: Store) -> None:
+    """Distribution does not list them."""
+    subject = store.image("app", tags=["1"])
+    signature = store.image("signature", subject=listed(subject))
+    entry = layout.referrer_link(APP, subject.digest, signature.digest)
+    assert store.collect(dry_run=True).referrers.written == 1
+    assert not store.has(entry)
+    assert store.collect().referrers.written == 1
+    assert store.driver.get_content(entry) == str(signature.digest).encode()
+    assert store.collect().referrers.written == 0
+
+
+def test_layers_outlive_manifests(store: Store) -> None:
+    """Distribution 2.8 collects the manifests of a repository without its folder of layers."""
+    store.manifest(manifest_of({"schemaVersion": 2, "manifests": []}, OCI_INDEX), tags=["1"])
+    store.collect(untagged_go=True)
+    assert store.has(layout.layers(APP))
+
+
+def test_uploads_go_by_their_own_age(store: Store) -> None:
+    store.image("app", tags=["1"])
+    old, recent = store.upload("old", b"12345", age=8 * DAY), store.upload("recent", age=6 * DAY)
+    locked = store.upload("locked", age=8 * DAY)
+    content = store.driver.writer(f"{locked}/data", False)
+    report = store.collect(untagged_go=True)
+    content.close()
+    assert [store.has(path) for path in (old, recent, locked)] == [False, True, True]
+    assert (report.uploads.removed, report.uploads.removed_bytes) == (1, 5 + 20)
+    store.config = attrs.evolve(store.config, storage=attrs.evolve(store.config.storage, purging=None))
+    assert store.collect(untagged_go=True).uploads.removed == 0
+
+
+def test_a_repository_that_is_but_an_old_upload_goes(store: Store) -> None:
+    store.upload("old", age=8 * DAY)
+    assert store.collect().repositories.removed == 1
+    assert store.folders() == set()
+
+
+def test_temporary_files_go(store: Store) -> None:
+    kept = store.image("app", tags=["1"])
+    uuid = "01234567-89ab-cdef-0123-456789abcdef"
+    folders = [
+        layout.blob_data(kept.digest),
+        layout.revision_link(APP, kept.digest),
+        layout.tag_link(APP, Tag("1")),
+        layout.tag_history_link(APP, Tag("1"), kept.digest),
+        layout.layer_link(APP, Digest.of(b"layer of app")),
+        layout.mirror(OTHER),
+        layout.blob_data(Digest.of(b"never finished")),
+        layout.layer_link(APP, Digest.of(b"never finished")),
+    ]
+    for age in (OLD, NEW):
+        for path in folders:
+            store.put(f"{path}.{uuid[:-1]}{int(age > 0)}.tmp", b"123", age)
+    store.put(layout.upload_data(OTHER, "x"), b"", NEW)
+    report = store.collect()
+    assert (report.temporary.removed, report.temporary.removed_bytes) == (8, 24)
+    left = [path for path in store.files() if path.endswith(".tmp")]
+    assert len(left) == 8 and all(path.endswith("0.tmp") for path in left)
+
+
+def test_only_what_a_glob_matches_goes(store: Store) -> None:
+    here, there = store.image("here"), store.image("there", OTHER)
+    store.layer(b"loose", OTHER)
+    report = store.collect(untagged_go=True, globs=["team/*"])
+    assert not store.is_whole("here", here) and store.is_whole("there", there, OTHER)
+    assert store.has(layout.layer_link(OTHER, Digest.of(b"loose")))
+    assert (report.manifests.kept, report.manifests.removed) == (1, 1)
+
+
+def test_names_that_no_client_could_send(store: Store) -> None:
+    """Their blobs are needed all the same."""
+    for name in ("Upper", "localhost:5000/x", ".dot"):
+        kept = store.image("app", name, tags=["1"])  # type: ignore[arg-type]
+        assert store.collect(untagged_go=True).repositories.kept >= 1
+        assert store.is_whole("app", kept, name)  # type: ignore[arg-type]
+
+
+def test_a_dry_run_changes_nothing_and_tells_the_same(store: Store) -> None:
+    everything(store)
+    store.driver.delete(layout.tag(APP, Tag("v1")))
+    store.image("kept", OTHER, tags=["1"])
+    store.layer(b"loose", OTHER)
+    store.upload("old")
+    store.put(f"{layout.repository(OTHER)}/_mirror.01234567-89ab-cdef-0123-456789abcdef.tmp", b"1")
+    before = store.files()
+    dry = store.collect(dry_run=True, untagged_go=True).document()
+    told = store.heard.lines
+    assert store.files() == before
+    real = store.collect(untagged_go=True).document()
+    assert told == store.heard.lines
+    for name in ("run", "dry_run", "cutoff", "seconds"):
+        del dry[name], real[name]
+    assert dry == real
+
+
+def test_steps_are_all_told(store: Store) -> None:
+    store.image("app", tags=["1"])
+    for options in ({}, {"expired_only": True}):
+        store.collect(**options)
+        assert store.heard.steps == store.heard.done > 0
+
+
+def test_an_empty_store(store: Store) -> None:
+    store.driver.make_folder("/docker")
+    report = store.collect()
+    assert (report.blobs.kept, report.repositories.kept, report.damage) == (0, 0, [])
+
+
+def test_parts_that_may_be_missing(store: Store) -> None:
+    store.layer(b"config")
+    foreign = {**described(b"foreign"), "urls": ["https://example.com/layer"]}
+    document = {**json.loads(image(b"config").content), "layers": [foreign]}
+    whole = store.manifest(manifest_of(document), tags=["1"])
+    sparse = image(b"elsewhere")
+    store.index(whole, sparse, tags=["2"])
+    validation = Validation(disabled=False, urls=None, platforms="none", platform_list=())
+    store.config = attrs.evolve(store.config, validation=validation)
+    assert store.collect().damage == []
+    store.config = attrs.evolve(store.config, validation=attrs.evolve(validation, platforms="all"))
+    (damage,) = store.collect().damage
+    assert (damage.kind, str(sparse.digest) in damage.detail) == ("parts", True)

@@ -1,0 +1,200 @@
+"""Pushes beside the collector, both as they are, in every order of their calls of the storage.
+
+The controls break the storage instead of the code: one that does not renew, one whose second look sees old times.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable, Sequence
+from typing import Any, Final
+
+import attrs
+import pytest
+from twisted.internet.defer import Deferred
+from twisted.python.failure import Failure
+
+from registryd.config import load
+from registryd.errors import BlobUnknown, ManifestBlobUnknown
+from registryd.interfaces import ReferrerPage
+from registryd.local import LocalRegistry
+from registryd.model import Manifest
+from registryd.reference import Digest, RepositoryName, Tag
+from registryd.storage import layout
+from registryd_gc.collect import Options, collect
+from registryd_gc.report import Report, Silence
+from tests.values import GRACE, LATEST, NAME, OTHER, image, index, listed, local_registry, put_blob
+
+from .interleavings import Exploration, World
+from .stepped import SteppedDriver, Steps
+
+START: Final = 30 * GRACE
+TICK: Final = GRACE * 2 / 3
+CONFIG: Final = load(None, {})
+OPTIONS: Final = Options(GRACE, untagged_go=True)
+
+LAYER: Final = b"an old layer"
+CHILD: Final = image(b"{}", LAYER)
+INDEX: Final = index(listed(CHILD))
+IMAGE: Final = image(b"{}", LAYER, annotations={"new": "yes"})
+SIGNATURE: Final = image(b"{}", b"signed", subject=listed(CHILD))
+
+
+@attrs.define
+class Push:
+    """A pusher, and what it was told. ``since``: when the push of a manifest began that is under way."""
+
+    driver: SteppedDriver
+    registry: LocalRegistry
+    since: float | None = None
+    wanted: dict[str, float | None] = attrs.field(factory=dict)
+
+    def told(self, deferred: Deferred[Any]) -> Any:
+        """What a call fires with; None where it is refused for the lack of something."""
+        results: list[Any] = []
+        deferred.addBoth(results.append)
+        (result,) = results
+        if isinstance(result, Failure):
+            result.trap(ManifestBlobUnknown, BlobUnknown)
+            return None
+        return result if result is not None else True
+
+    def promised(self, *paths: str) -> None:
+        """Want paths to be there for the time of the grace."""
+        self.wanted.update(dict.fromkeys(paths, self.driver.clock + GRACE))
+
+    def put(self, manifest: Manifest, *parts: str, name: RepositoryName = NAME, tag: Tag = LATEST) -> bool:
+        """Push a manifest; whether it was acknowledged: then it and its parts have to stay."""
+        self.since = self.driver.clock
+        done = self.told(self.registry.put_manifest(name, manifest, [tag]))
+        self.since = None
+        if done:
+            paths = (*parts, *revision(name, manifest), layout.tag_link(name, tag))
+            self.wanted.update(dict.fromkeys(paths, None))
+        return bool(done)
+
+    def missing(self) -> list[str]:
+        """What was promised or acknowledged, and is not there."""
+        now = self.driver.clock
+        paths = [path for path, until in self.wanted.items() if until is None or now < until]
+        return [path for path in paths if not self.driver.is_there(path)]
+
+
+def blob(name: RepositoryName, content: bytes) -> tuple[str, str]:
+    digest = Digest.of(content)
+    return layout.layer_link(name, digest), layout.blob_data(digest)
+
+
+def revision(name: RepositoryName, manifest: Manifest) -> tuple[str, str]:
+    return layout.revision_link(name, manifest.digest), layout.blob_data(manifest.digest)
+
+
+def image_parts(name: RepositoryName = NAME) -> tuple[str, ...]:
+    return *blob(name, b"{}"), *blob(name, LAYER)
+
+
+@attrs.frozen
+class Scenario:
+    """What is old and without a tag, and what a pusher does with it."""
+
+    push: Callable[[Push], object]
+    blobs: Sequence[bytes] = (b"{}", LAYER)
+    manifests: Sequence[Manifest] = ()
+    name: RepositoryName = NAME
+
+    def prepare(self, registry: LocalRegistry) -> None:
+        for content in self.blobs:
+            put_blob(registry, content, self.name)
+        for manifest in self.manifests:
+            registry.put_manifest(self.name, manifest, [])
+
+
+def push_index(push: Push) -> None:
+    """An index over an old child."""
+    push.put(INDEX, *revision(NAME, CHILD), *image_parts())
+
+
+def push_again(push: Push) -> None:
+    """An old layer pushed once more, and an image of it."""
+    put_blob(push.registry, LAYER)
+    push.promised(*blob(NAME, LAYER))
+    push.put(IMAGE, *image_parts())
+
+
+def check_and_push(push: Push) -> None:
+    """An image of an old layer that a HEAD has found."""
+    since = push.driver.clock
+    if push.told(push.registry.resolve_blob(NAME, Digest.of(LAYER))):
+        push.wanted.update(dict.fromkeys(blob(NAME, LAYER), since + GRACE))
+    push.put(IMAGE, *image_parts())
+
+
+def tag_again(push: Push) -> None:
+    """An old image that gets a tag again; its signature has to stay where it is seen then."""
+    if push.put(CHILD, *image_parts()):
+        page = push.told(push.registry.referrers(NAME, CHILD.digest))
+        assert isinstance(page, ReferrerPage)
+        if page.referrers:
+            parts = (*revision(NAME, SIGNATURE), *blob(NAME, b"signed"))
+            push.wanted.update(dict.fromkeys(parts, None))
+
+
+def mount(push: Push) -> None:
+    """Mounts into a repository that the collector comes to before or after the one they are from, and an image."""
+    source, target = (OTHER, NAME) if push.driver.is_there(layout.layers(OTHER)) else (NAME, OTHER)
+    for content in (b"{}", LAYER):
+        push.told(push.registry.mount_blob(target, Digest.of(content), source))
+    push.put(IMAGE, *image_parts(target), name=target)
+
+
+SCENARIOS: Final = {
+    "index": Scenario(push_index, manifests=(CHILD,)),
+    "again": Scenario(push_again),
+    "check": Scenario(check_and_push),
+    "tag": Scenario(tag_again, blobs=(b"{}", LAYER, b"signed"), manifests=(CHILD, SIGNATURE)),
+    "mount": Scenario(mount),
+    "mount-back": Scenario(mount, name=OTHER),
+}
+
+
+class Race(Steps):
+    """A collector and a pusher."""
+
+    def __init__(self, scenario: Scenario, ticks: int, crash: bool, **broken: bool) -> None:
+        driver = SteppedDriver(**broken)
+        scenario.prepare(local_registry(driver, now=driver.now))
+        driver.clock = START
+        self.push = Push(driver, local_registry(driver, now=driver.now))
+        self.reports: list[Report] = []
+        calls = [self.collect, lambda: scenario.push(self.push)]
+        super().__init__(driver, calls, [TICK] * ticks, self._may_pass, self.collect if crash else None)
+
+    def _may_pass(self, seconds: float) -> bool:
+        # No protocol without locks helps a push that sleeps for the grace before its last step.
+        return self.push.since is None or self.driver.clock + seconds - self.push.since < GRACE
+
+    def collect(self) -> None:
+        self.reports.append(collect(self.driver, CONFIG, OPTIONS, Silence()))
+
+
+def wrong(world: World) -> list[str]:
+    """What is lost, damaged or failed; also after one more run, much later."""
+    assert isinstance(world, Race)
+    faults = [repr(error) for actor in world.actors for error in actor.errors]
+    faults += [f"missing: {path}" for path in world.push.missing()]
+    world.driver.clock += START
+    world.collect()
+    faults += [f"missing later: {path}" for path in world.push.missing()]
+    return faults + [f"damage: {damage}" for report in world.reports for damage in report.damage]
+
+
+def explore(scenario: str, ticks: int, crash: bool = False, **broken: bool) -> tuple[Exploration, str | None]:
+    exploration = Exploration(lambda: Race(SCENARIOS[scenario], ticks, crash, **broken))
+    return exploration, next(exploration.faults(wrong), None)
+
+
+@pytest.mark.parametrize("scenario", SCENARIOS)
+def test_nothing_acknowledged_is_lost(scenario: str) -> None:
+    exploration, fault = explore(scenario, 1)
+    print(len(exploration.states), exploration.ends)
+    assert fault is None
+    assert len(exploration.states) > 500

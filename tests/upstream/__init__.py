@@ -1,0 +1,1 @@
+"""The upstream of a mirror: against a hostile registry of our own, and real ones."""

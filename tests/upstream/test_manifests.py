@@ -1,0 +1,213 @@
+"""Manifests of an upstream: what is asked for, what is believed."""
+
+from __future__ import annotations
+
+from twisted.internet import reactor
+from twisted.internet.defer import Deferred
+from twisted.internet.protocol import Factory, Protocol, connectionDone
+from twisted.python.failure import Failure
+
+from registryd.errors import ManifestUnknown
+from registryd.model import (
+    DOCKER_LIST,
+    DOCKER_MANIFEST,
+    DOCKER_SCHEMA1_SIGNED,
+    OCI_ARTIFACT,
+    OCI_INDEX,
+    OCI_MANIFEST,
+    Manifest,
+)
+from registryd.reference import Digest, RepositoryName, Tag
+from tests.upstream.case import LATEST, LIMIT, NAME, UpstreamCase
+
+
+class Manifests(UpstreamCase):
+    def setUp(self) -> None:
+        super().setUp()
+        self.manifest, _ = self.hostile.content.image(NAME, LATEST, b"layer")
+        self.registry = self.upstream()
+
+    async def test_tag_is_resolved_by_head_alone(self) -> None:
+        self.assertEqual(await self.registry.resolve_manifest(NAME, LATEST), self.manifest.descriptor)
+        self.assertEqual(dict(self.hostile.counts), {"HEAD manifests": 1})
+
+    async def test_digest_is_resolved_by_head_without_digest_header(self) -> None:
+        self.hostile.switches.no_digest = True
+        self.assertEqual(await self.registry.resolve_manifest(NAME, self.manifest.digest), self.manifest.descriptor)
+        self.assertEqual(self.hostile.counts["GET manifests"], 0)
+
+    async def test_manifest_by_tag_and_digest(self) -> None:
+        for reference in (LATEST, self.manifest.digest):
+            got = await self.registry.get_manifest(NAME, reference)
+            self.assertEqual(got, self.manifest)
+            self.assertEqual(got.content, self.manifest.content)
+
+    async def test_sha512_manifest(self) -> None:
+        digest = Digest.of(self.manifest.content, "sha512")
+        manifest = self.hostile.content.manifest(NAME, Manifest(OCI_MANIFEST, digest, self.manifest.content))
+        self.assertEqual(await self.registry.get_manifest(NAME, digest), manifest)
+
+    async def test_all_types_are_accepted_as_they_are(self) -> None:
+        await self.registry.get_manifest(NAME, LATEST)
+        accept = self.hostile.requests[-1].headers["accept"]
+        kinds = [part.split(";")[0].strip() for part in accept.split(",")]
+        for kind in (DOCKER_MANIFEST, DOCKER_LIST, OCI_MANIFEST, OCI_INDEX, OCI_ARTIFACT):
+            self.assertLess(kinds.index(kind), kinds.index(DOCKER_SCHEMA1_SIGNED))
+        self.assertEqual(kinds[-1], "*/*")
+        self.assertEqual(self.hostile.requests[-1].headers["accept-encoding"], "identity")
+
+    async def test_head_that_does_not_tell_is_followed_by_get(self) -> None:
+        for status in (401, 403, 404, 405):
+            self.hostile.reset()
+            self.hostile.switches.head_manifests = status
+            self.assertEqual(await self.registry.resolve_manifest(NAME, LATEST), self.manifest.descriptor)
+            self.assertEqual(dict(self.hostile.counts), {"HEAD manifests": 1, "GET manifests": 1}, status)
+
+    async def test_tag_without_digest_header_is_computed(self) -> None:
+        self.hostile.switches.no_digest = True
+        self.assertEqual(await self.registry.resolve_manifest(NAME, LATEST), self.manifest.descriptor)
+        self.assertEqual((await self.registry.get_manifest(NAME, LATEST)).digest, self.manifest.digest)
+
+    async def test_unknown(self) -> None:
+        for name, reference in ((NAME, Tag("none")), (NAME, Digest.of(b"none")), (RepositoryName("none"), LATEST)):
+            with self.assertRaises(ManifestUnknown):
+                await self.registry.get_manifest(name, reference)
+            with self.assertRaises(ManifestUnknown):
+                await self.registry.resolve_manifest(name, reference)
+
+    async def test_wrong_bytes_are_refused_and_logged(self) -> None:
+        self.hostile.switches.corrupt_manifests = True
+        for reference in (LATEST, self.manifest.digest):
+            self.events.clear()
+            error = await self.unavailable(self.registry.get_manifest(NAME, reference))
+            self.assertIn(str(self.manifest.digest), str(error))
+            self.assertTrue(self.said(f"error {self.hostile.url} answered wrongly"))
+
+    async def test_corrupt_manifest_does_not_silence_the_upstream(self) -> None:
+        self.hostile.switches.corrupt_manifests = True
+        for _ in range(5):
+            await self.unavailable(self.registry.get_manifest(NAME, LATEST))
+        self.assertEqual(self.hostile.counts["GET manifests"], 5)
+
+    async def test_wrong_digest_header_is_refused(self) -> None:
+        self.hostile.switches.wrong_digest = True
+        await self.unavailable(self.registry.get_manifest(NAME, LATEST))
+
+    async def test_media_type_loses_its_parameters_alone(self) -> None:
+        self.hostile.switches.content_type = f"{DOCKER_MANIFEST}; charset=utf-8"
+        self.assertEqual((await self.registry.get_manifest(NAME, LATEST)).media_type, DOCKER_MANIFEST)
+        self.assertEqual((await self.registry.resolve_manifest(NAME, LATEST)).media_type, DOCKER_MANIFEST)
+
+    async def test_untold_media_type_is_that_of_the_document(self) -> None:
+        for told in ("", "application/octet-stream", "application/json; charset=utf-8"):
+            self.hostile.switches.content_type = told
+            self.assertEqual((await self.registry.get_manifest(NAME, LATEST)).media_type, OCI_MANIFEST)
+            self.assertEqual(await self.registry.resolve_manifest(NAME, LATEST), self.manifest.descriptor)
+
+    async def test_a_page_is_no_manifest(self) -> None:
+        self.hostile.switches.html = True
+        await self.unavailable(self.registry.get_manifest(NAME, LATEST))
+        await self.unavailable(self.registry.resolve_manifest(NAME, LATEST))
+
+    async def test_too_large(self) -> None:
+        large = self.hostile.content.manifest(
+            NAME, Manifest(OCI_MANIFEST, Digest.of(b"x" * (LIMIT + 1)), b"x" * (LIMIT + 1)), "large"
+        )
+        for chunked in (False, True):
+            self.hostile.switches.chunked = chunked
+            error = await self.unavailable(self.registry.get_manifest(NAME, large.digest))
+            self.assertIn("limit", str(error))
+
+    async def test_as_large_as_allowed(self) -> None:
+        content = b"x" * LIMIT
+        manifest = self.hostile.content.manifest(NAME, Manifest(OCI_MANIFEST, Digest.of(content), content))
+        for chunked in (False, True):
+            self.hostile.switches.chunked = chunked
+            self.assertEqual(await self.registry.get_manifest(NAME, manifest.digest), manifest)
+
+    async def test_connections_are_kept(self) -> None:
+        for _ in range(5):
+            await self.registry.resolve_manifest(NAME, LATEST)
+            await self.registry.get_manifest(NAME, LATEST)
+            with self.assertRaises(ManifestUnknown):
+                await self.registry.get_manifest(NAME, Tag("none"))
+        # While the rest of a 404 is on its way, the next request may need another.
+        self.assertLessEqual(self.hostile.connections, 2)
+
+    async def test_nothing_is_dialled_before_it_is_asked(self) -> None:
+        self.upstream("http://127.0.0.1:1")
+        await self.turns()
+        self.assertEqual(self.hostile.connections, 0)
+
+    async def test_a_body_that_trickles_is_bounded(self) -> None:
+        server = Trickling(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+        asking = self.upstream(server.listen(self)).get_manifest(NAME, LATEST)
+        for _ in range(4):
+            await server.send(b"x")
+            await self.turns()
+            self.assertNoResult(asking)
+            self.clock.advance(30)
+        error = await self.unavailable(asking)
+        self.assertIn("120 s", str(error))
+
+    async def test_a_head_without_end_is_bounded(self) -> None:
+        server = Trickling(b"HTTP/1.1 200 OK\r\n" + b"X-More: x\r\n" * 100_000)
+        await self.unavailable(self.upstream(server.listen(self)).get_manifest(NAME, LATEST))
+
+    async def test_a_long_body_behind_a_head(self) -> None:
+        content = b"x" * LIMIT
+        server = Trickling(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (1 << 20) + bytes(1 << 20))
+        registry = self.upstream(server.listen(self))
+        self.assertEqual(await self.fetched(registry, Digest.of(content)), bytes(1 << 20))
+
+    async def test_no_answer_of_http(self) -> None:
+        coded = b"HTTP/1.1 200 OK\r\nTransfer-Encoding: x\r\n\r\n"
+        for answer in (b"SSH-2.0-x\r\n\r\n", b"HTTP/1.1 abc\r\n\r\n", coded):
+            await self.unavailable(self.upstream(Trickling(answer).listen(self)).get_manifest(NAME, LATEST))
+
+    async def test_a_caller_may_leave(self) -> None:
+        self.hostile.switches.slow_head = -1
+        asking = self.registry.get_manifest(NAME, LATEST)
+        await self.until(lambda: self.hostile.active)
+        asking.addErrback(lambda _: None)
+        asking.cancel()
+        await self.until(lambda: not self.hostile.active)
+        self.hostile.switches.slow_head = 0.0
+        self.assertEqual(await self.registry.get_manifest(NAME, LATEST), self.manifest)
+
+
+class Trickling(Factory):
+    """A server that answers every request with some bytes, and then what ``send`` is told."""
+
+    noisy = False
+
+    def __init__(self, answer: bytes) -> None:
+        self.answer = answer
+        self.open: list[Protocol] = []
+
+    def listen(self, case: UpstreamCase) -> str:
+        port = reactor.listenTCP(0, self, interface="127.0.0.1")  # type: ignore[attr-defined]
+        case.addCleanup(port.stopListening)
+        return f"http://127.0.0.1:{port.getHost().port}"
+
+    def buildProtocol(self, addr: object) -> Protocol:
+        return _Answering(self)
+
+    async def send(self, data: bytes) -> None:
+        while not self.open:
+            turned: Deferred[None] = Deferred()
+            reactor.callLater(0.001, turned.callback, None)  # type: ignore[attr-defined]
+            await turned
+        self.open[-1].transport.write(data)  # type: ignore[union-attr]
+
+
+class _Answering(Protocol):
+    def __init__(self, server: Trickling) -> None:
+        self._server = server
+
+    def dataReceived(self, data: bytes) -> None:
+        self._server.open.append(self)
+        self.transport.write(self._server.answer)  # type: ignore[union-attr]
+
+    def connectionLost(self, reason: Failure = connectionDone) -> None:
+        self._server.open.clear()
