@@ -12,6 +12,7 @@ from pathlib import Path
 from bench.collecting import COLLECTIONS, Collected, collect, collected_text, collection_named, collections_table
 from bench.machine import describe, split_cpus
 from bench.measure import FULL, QUICK, Result, Site, measure
+from bench.mirroring import MIRRORINGS, Mirrored, mirrored_text, mirroring_named, mirroring_table, pull_mirrored
 from bench.profile import profile, summary
 from bench.report import plan_text, spread_text, table, write_block
 from bench.rows import ROWS, row_named
@@ -34,7 +35,7 @@ def main() -> int:
 
 def _parser() -> argparse.ArgumentParser:
     keys = [row.key for row in ROWS]
-    all_keys = [*keys, *(row.key for row in COLLECTIONS)]
+    all_keys = [*keys, *(row.key for row in COLLECTIONS), *(row.key for row in MIRRORINGS)]
     parser = argparse.ArgumentParser(prog="python -m bench", description=__doc__, epilog=f"rows: {' '.join(all_keys)}")
     parser.add_argument("--dir", help="where to make the stores, which need 8 GiB (default: where temporary files go)")
     parser.add_argument("--quick", action="store_true", help="a few seconds a row, for a first look")
@@ -52,20 +53,21 @@ def _parser() -> argparse.ArgumentParser:
 
 
 def _compare(options: argparse.Namespace, site: Site) -> int:
-    results, collected = _measured(options, site), _collected(options, site)
+    results, collected, mirrored = _measured(options, site), _collected(options, site), _mirrored(options, site)
     plan = QUICK if options.quick else FULL
     lines = [*_list(describe(site.folder)), f"* {plan_text(plan)}", ""]
     lines += [*table(results), ""] if results else []
-    lines += collections_table(collected) if collected else []
+    lines += [*collections_table(collected), ""] if collected else []
+    lines += mirroring_table(mirrored) if mirrored else []
     print("\n".join(lines))
     if options.write:
         write_block(_DOCUMENT, lines)
-    return 1 if _failed(results, collected) else 0
+    return 1 if _failed(results, [*collected, *mirrored]) else 0
 
 
 def _measured(options: argparse.Namespace, site: Site) -> Sequence[Result]:
     results = []
-    for row in [row_named(key) for key in options.rows if collection_named(key) is None]:
+    for row in [row_named(key) for key in options.rows if key in {row.key for row in ROWS}]:
         _tell(f"measuring {row.title}")
         names = [name for name in row.servers if name in options.servers]
         results.append(measure(row, QUICK if options.quick else FULL, site, names))
@@ -82,12 +84,21 @@ def _collected(options: argparse.Namespace, site: Site) -> Sequence[Collected]:
     return results
 
 
+def _mirrored(options: argparse.Namespace, site: Site) -> Sequence[Mirrored]:
+    results = []
+    for row in filter(None, map(mirroring_named, options.rows)):
+        _tell(f"measuring the mirror's {row.title}")
+        results.append(pull_mirrored(row, options.quick, site, options.servers))
+        _tell(mirrored_text(results[-1]))
+    return results
+
+
 def _list(lines: Sequence[str]) -> list[str]:
     return [f"* {line}" for line in lines]
 
 
-def _failed(results: Sequence[Result], collected: Sequence[Collected]) -> bool:
-    return any(result.failures for result in results) or any(result.failure for result in collected)
+def _failed(results: Sequence[Result], others: Sequence[Collected | Mirrored]) -> bool:
+    return any(result.failures for result in results) or any(result.failure for result in others)
 
 
 def _profile(options: argparse.Namespace, site: Site) -> int:

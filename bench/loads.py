@@ -143,7 +143,7 @@ def pull_large(server: Server, target: str, digest: str) -> Load:
             env=_tls_environment(server),
             cwd=CHECKOUT,
         )
-        return Work(amount.large, float(done.stdout))
+        return Work(amount.large, float(done.stdout.split()[0]))
 
     return load
 

@@ -1,12 +1,14 @@
 """Pulls content over one connection and drops it: a process of its own, so that it is no part of the load's process.
 
-It prints the wall time of the pulls in seconds.
+It prints the wall time of the pulls in seconds, and the time until the first byte of the first answer came.
 """
 
 from __future__ import annotations
 
 import argparse
+import contextlib
 import hashlib
+import selectors
 import socket
 import ssl
 import sys
@@ -17,21 +19,59 @@ _BUFFER = 1 << 20
 
 def main() -> None:
     options = _parser().parse_args()
+    if options.clients > 1:
+        _pull_together(options)
+        return
     host, _, port = options.address.partition(":")
     with socket.create_connection((host, int(port)), timeout=30) as plain:
         connection = _secured(plain, host, options) if options.certificate else plain
         request = f"GET {options.target} HTTP/1.1\r\nHost: {options.address}\r\nAccept-Encoding: identity\r\n\r\n"
-        start = time.monotonic()
+        start, first = time.monotonic(), 0.0
         for _ in range(options.count):
             connection.sendall(request.encode())
-            _receive(connection, options.digest)
-        print(time.monotonic() - start)
+            came = _receive(connection, options.digest)
+            first = first or came - start
+        print(time.monotonic() - start, first)
+
+
+def _pull_together(options: argparse.Namespace) -> None:
+    """Pull once with several clients at the same time; the first byte is the one that the last of them waited for."""
+    host, _, port = options.address.partition(":")
+    request = f"GET {options.target} HTTP/1.1\r\nHost: {options.address}\r\nConnection: close\r\n\r\n"
+    buffer = memoryview(bytearray(_BUFFER))
+    left: dict[socket.socket, int] = {}
+    with contextlib.ExitStack() as stack, selectors.DefaultSelector() as selector:
+        clients = [
+            stack.enter_context(socket.create_connection((host, int(port)), timeout=60)) for _ in range(options.clients)
+        ]
+        start = time.monotonic()
+        for client in clients:
+            client.sendall(request.encode())
+            selector.register(client, selectors.EVENT_READ)
+        first = start
+        while selector.get_map():
+            for key, _events in selector.select():
+                client = key.fileobj
+                assert isinstance(client, socket.socket)
+                if client not in left:
+                    length, size = _receive_head(client, buffer)
+                    left[client], first = length - size, time.monotonic()
+                    continue
+                size = client.recv_into(buffer)
+                left[client] -= size
+                if not size:
+                    selector.unregister(client)
+        wall = time.monotonic() - start
+    if set(left.values()) != {0}:
+        sys.exit(f"bytes that did not come, by client: {sorted(left.values())}")
+    print(wall, first - start)
 
 
 def _parser() -> argparse.ArgumentParser:
     parser = argparse.ArgumentParser(prog="python -m bench.pull", description=__doc__)
     parser.add_argument("--certificate", help="speak TLS, and trust this one")
     parser.add_argument("--suite", help="the TLS cipher suite that must be in use")
+    parser.add_argument("--clients", type=int, default=1, help="pull once, by so many at the same time")
     parser.add_argument("--digest", help="verify what comes")
     parser.add_argument("address", help="host:port")
     parser.add_argument("target", help="path and query of the request")
@@ -48,10 +88,12 @@ def _secured(plain: socket.socket, host: str, options: argparse.Namespace) -> ss
     return connection
 
 
-def _receive(connection: socket.socket, digest: str | None) -> None:
+def _receive(connection: socket.socket, digest: str | None) -> float:
+    """Receive an answer; when its first bytes came."""
     buffer = memoryview(bytearray(_BUFFER))
     content = hashlib.sha256()
     length, got = _receive_head(connection, buffer)
+    first = time.monotonic()
     content.update(buffer[:got])
     while got < length:
         size = connection.recv_into(buffer)
@@ -62,6 +104,7 @@ def _receive(connection: socket.socket, digest: str | None) -> None:
         got += size
     if digest and digest != f"sha256:{content.hexdigest()}":
         sys.exit("what came has another digest")
+    return first
 
 
 def _receive_head(connection: socket.socket, buffer: memoryview) -> tuple[int, int]:

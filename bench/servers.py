@@ -37,12 +37,16 @@ class ServerError(Exception):
 
 @attrs.frozen
 class Place:
-    """Where a server keeps its files and its store, and the certificate and key that it uses if it is to speak TLS."""
+    """Where a server keeps its files and its store, and the certificate and key that it uses if it is to speak TLS.
+
+    ``upstream``, where it is set, is the URL of a registry that it mirrors.
+    """
 
     folder: Path
     store: Path
     certificate: Path | None = None
     key: Path | None = None
+    upstream: str | None = None
 
 
 @attrs.frozen
@@ -126,9 +130,10 @@ def _stop(process: subprocess.Popen[bytes]) -> None:
         process.wait()
 
 
-def _launch_registry(place: Place, command: Sequence[str]) -> _Launch:
+def _launch_registry(place: Place, command: Sequence[str], mirror: str) -> _Launch:
     config = place.folder / "config.yml"
-    config.write_text(_registry_config(place))
+    more = mirror.format(upstream=place.upstream) if place.upstream else ""
+    config.write_text(_registry_config(place) + more)
     return _Launch([*command, "serve", str(config)], lambda: _announced(place.folder / "stderr"))
 
 
@@ -205,8 +210,17 @@ http {{
 """
 
 
+# Distribution mirrors one registry and nothing else; registryd holds private repositories beside it.
+_MIRROR = "proxy: {{remoteurl: '{upstream}'}}\n"
+_SIDE_BY_SIDE = """\
+proxy:
+  upstreams: {{docker.io: {{remoteurl: '{upstream}'}}}}
+  default: docker.io
+  private: [private/**]
+"""
+
 _LAUNCHES: dict[str, Callable[[Place], _Launch]] = {
-    REGISTRYD: lambda place: _launch_registry(place, [sys.executable, "-m", "registryd"]),
-    DISTRIBUTION: lambda place: _launch_registry(place, ["docker-registry"]),
+    REGISTRYD: lambda place: _launch_registry(place, [sys.executable, "-m", "registryd"], _SIDE_BY_SIDE),
+    DISTRIBUTION: lambda place: _launch_registry(place, ["docker-registry"], _MIRROR),
     NGINX: _launch_nginx,
 }

@@ -144,6 +144,7 @@ class Links:
                 subject = from_name(algorithm, entry.name)
                 if subject is not None:
                     standing.update((subject, left) for left in self._sweep_subject(f"{folder}/{entry.name}"))
+            self.removal.prune(folder)
         for revision in repository.revisions.values():
             if revision.kept and revision.subject is not None and (revision.subject, revision.digest) not in standing:
                 self._write_referrer(revision.subject, revision.digest, write)

@@ -49,5 +49,14 @@ class Parts:
         for algorithm in LENGTHS:
             folder = f"{layout.layers(name)}/{algorithm}"
             for entry in self.census.driver.entries(folder):
-                if from_name(algorithm, entry.name) in missing:
-                    yield Damage("dangling", f"{folder}/{entry.name}/link", "its blob is missing")
+                blob = from_name(algorithm, entry.name)
+                path = f"{folder}/{entry.name}/link"
+                if blob in missing and not self._is_alias(path, f"{algorithm}:{entry.name}"):
+                    yield Damage("dangling", path, "its blob is missing")
+
+    def _is_alias(self, path: str, named: str) -> bool:
+        """Whether a link names another blob than the one that it is for, or is gone."""
+        try:
+            return self.census.driver.get_content(path) != named.encode("ascii")
+        except FileNotFoundError:
+            return True

@@ -520,6 +520,9 @@ class IContentWriter(Interface):
     def sync() -> None:
         """Return when all that was written is durable."""
 
+    def stands() -> bool:
+        """Whether what is written still is the content at the path that was opened: it can be removed or replaced."""
+
     def close() -> None:
         """Let others write. Closing twice is allowed."""
 

@@ -42,6 +42,7 @@ SMALL_PIECE = 4096
 _HASHED_SESSIONS = 4096
 _READ = 1024 * 1024
 _ID = re.compile(r"[a-zA-Z0-9_.=-]{1,128}", re.ASCII)
+_FILL_ID = re.compile(rf"(?:{'|'.join(ALGORITHMS)})-[a-f0-9]+", re.ASCII)
 _NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
 
 
@@ -147,8 +148,9 @@ class Uploads:
         return True
 
     def _check(self, name: RepositoryName, id: str) -> None:
-        known = _ID.fullmatch(id) is not None and id.strip(".") and self._tree.exists(layout.upload_data(name, id))
-        if not known:
+        # What is on its way from an upstream is no client's session, whoever may push to the repository by now.
+        known = _ID.fullmatch(id) is not None and id.strip(".") and _FILL_ID.fullmatch(id) is None
+        if not known or not self._tree.exists(layout.upload_data(name, id)):
             raise UploadUnknown()
 
     def _start(self, name: RepositoryName, algorithm: str) -> IBlobWriter:
@@ -227,7 +229,8 @@ class Uploads:
             # What is lost is told once: another sync would succeed, and the blob be gone after a power cut.
             self.forget(writer.name, writer.id)
             raise
-        if not self._tree.exists(layout.upload_data(writer.name, writer.id)):
+        if not content.stands():
+            # Its folder was removed; what another may have begun there since is not what was hashed here.
             raise UploadUnknown()
         self._tree.write_link(layout.layer_link(writer.name, digest), digest)
         try:

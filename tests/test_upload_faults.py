@@ -69,6 +69,9 @@ class FaultyWriter:
     def fileno(self) -> int | None:
         return None
 
+    def stands(self) -> bool:
+        return self.inner.stands()
+
     def close(self) -> None:
         self.inner.close()
 

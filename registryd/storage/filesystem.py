@@ -279,6 +279,8 @@ class _FileReader:
 class _FileWriter(_FileReader):
     """Its lock is on the open file: it ends with it, and keeps out other writers of this process too."""
 
+    _place: str
+
     def write(self, buffers: Sequence[bytes | bytearray | memoryview]) -> None:
         try:
             self.size += write_all(self._descriptor, buffers)
@@ -297,6 +299,12 @@ class _FileWriter(_FileReader):
 
     def sync(self) -> None:
         os.fsync(self._descriptor)
+
+    def stands(self) -> bool:
+        try:
+            return os.path.samestat(os.fstat(self._descriptor), os.stat(self._place))
+        except FileNotFoundError:
+            return False
 
 
 def _check(path: str) -> None:
@@ -395,7 +403,7 @@ def _open_writer(place: str, flags: int) -> _FileWriter:
             fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
             status = os.fstat(descriptor)
             if os.path.samestat(status, os.stat(place)):
-                return _FileWriter(descriptor, status.st_size)
+                return _FileWriter(descriptor, status.st_size, place)
         except BaseException:
             os.close(descriptor)
             raise

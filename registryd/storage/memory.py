@@ -75,7 +75,7 @@ class MemoryDriver:
             if content.writing:
                 raise BlockingIOError(errno.EAGAIN, os.strerror(errno.EAGAIN), path)
             content.writing = True
-            return _MemoryWriter(self._guard, content, len(content.data), self)
+            return _MemoryWriter(self._guard, content, len(content.data), self, path)
 
     def stat(self, path: str) -> Stat:
         with self._guard:
@@ -209,6 +209,13 @@ class MemoryDriver:
             raise _absent(path)
         return entry
 
+    def holds(self, path: str, content: _Content) -> bool:
+        """Whether content that was opened still stands at a path."""
+        try:
+            return self._entry(path) is content
+        except FileNotFoundError:
+            return False
+
     def _is_folder(self, path: str) -> bool:
         try:
             return isinstance(self._entry(path), _Folder)
@@ -260,6 +267,7 @@ class _MemoryReader:
 @attrs.define(eq=False)
 class _MemoryWriter(_MemoryReader):
     _driver: MemoryDriver
+    _path: str
 
     def write(self, buffers: Sequence[bytes | bytearray | memoryview]) -> None:
         appended = b"".join(buffers)
@@ -279,6 +287,10 @@ class _MemoryWriter(_MemoryReader):
 
     def sync(self) -> None:
         self._opened()
+
+    def stands(self) -> bool:
+        with self._guard:
+            return self._driver.holds(self._path, self._opened())
 
     def close(self) -> None:
         with self._guard:

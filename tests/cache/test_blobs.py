@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
+from registryd.cache.blobs import SMALL
 from registryd.errors import BlobUnknown, NameUnknown
-from registryd.http import blobs as front
 from registryd.model import OCTET_STREAM, Descriptor
 from registryd.reference import Digest
 from registryd.storage import layout
@@ -153,9 +153,9 @@ class UnmarkedTests(MirrorTestCase):
 
 
 class SmallBlobsTests(MirrorTestCase):
-    def test_are_those_that_the_front_reads_at_once(self) -> None:
-        digest = self.upstream.add_blob(b"x" * front.SMALL)
+    def test_are_whole_and_at_hand(self) -> None:
+        digest = self.upstream.add_blob(b"x" * SMALL)
         reader = self.open(digest)
-        self.assertEqual(reader.read(0, 10), b"x" * 10)
+        self.assertEqual(reader.read(0, SMALL), b"x" * SMALL)
         reader.close()
         self.assert_nothing_open()

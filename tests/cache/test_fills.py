@@ -9,7 +9,7 @@ from zope.interface import implementer
 
 from registryd.cache.fetching import DELAYS
 from registryd.cache.fills import LOOK
-from registryd.errors import BlobUnknown, RegistryError, UpstreamUnavailable
+from registryd.errors import BlobUnknown, RegistryError, UploadUnknown, UpstreamUnavailable
 from registryd.interfaces import IContentWriter, PeerGone
 from registryd.reference import Digest
 from registryd.storage import layout
@@ -340,6 +340,24 @@ class LeftOverTests(MirrorTestCase):
         self.clock.advance(LOOK)
         self.assert_pulled(Pull(self.successResultOf(opened)), LARGE)
         self.assert_nothing_open()
+
+    def test_is_no_session_of_clients(self) -> None:
+        digest = self.leave(LARGE[:1000])
+        id = layout.fill_id(digest)
+        self.failureResultOf(self.mirror.local.resume_upload(APP, id), UploadUnknown)
+        self.failureResultOf(self.mirror.local.upload_status(APP, id), UploadUnknown)
+
+    def test_what_another_has_begun_in_the_place_of_a_removed_session_becomes_no_blob(self) -> None:
+        digest = self.upstream.add_blob(LARGE)
+        self.upstream.released = RELEASED
+        self.pull(digest)
+        self.mirror.local.uploads.forget(APP, layout.fill_id(digest))
+        other = self.mirror.local.uploads.claim(APP, digest)
+        other.write(LARGE[:10])
+        self.upstream.release()
+        self.successResultOf(other.suspend())
+        self.clock.advance(LOOK)
+        self.assertEqual(self.mirror.driver.get_content(layout.blob_data(digest)), LARGE)
 
     def test_who_has_read_of_a_session_that_is_removed_does_not_go_on(self) -> None:
         digest = self.upstream.add_blob(LARGE)

@@ -188,6 +188,19 @@ class DriverContract(_Case):
         writer.close()
         self.assertEqual(self.driver.get_content("/a"), b"0123x")
 
+    def test_writer_stands_while_nobody_removes_or_replaces_its_content(self) -> None:
+        writer = self.driver.writer("/f/a", True)
+        self.addCleanup(writer.close)
+        self.assertTrue(writer.stands())
+        self.driver.delete("/f")
+        self.assertFalse(writer.stands())
+        other = self.driver.writer("/f/a", True)
+        self.addCleanup(other.close)
+        self.assertEqual((writer.stands(), other.stands()), (False, True))
+        self.driver.put_content("/f/b", b"1")
+        self.driver.move("/f/b", "/f/a")
+        self.assertFalse(other.stands())
+
     def test_writer_modifies(self) -> None:
         self.driver.put_content("/a", b"1")
         earlier = self.driver.stat("/a").modified

@@ -48,7 +48,15 @@ class Client(threading.Thread):
             self._hang_up()
 
     def _step(self) -> None:
-        steps = (self._push, self._tag_again, self._sign, self._cosign, self._delete_tag, self._delete_manifest, self._pull)
+        steps = (
+            self._push,
+            self._tag_again,
+            self._sign,
+            self._cosign,
+            self._delete_tag,
+            self._delete_manifest,
+            self._pull,
+        )
         (step,) = self._choice.choices(steps, weights=(5, 4, 3, 2, 4, 1, 3))
         step(self._choice.choice(self._repositories))
         self.counts[step.__name__.strip("_")] += 1

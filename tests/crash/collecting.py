@@ -5,9 +5,11 @@ from __future__ import annotations
 import json
 import os
 import random
+import signal
 import subprocess
 import sys
 import threading
+import time
 from collections import Counter
 from collections.abc import Sequence
 from pathlib import Path
@@ -15,6 +17,8 @@ from typing import Any
 
 COLLECT = (sys.executable, "-m", "registryd_gc")
 PATIENCE = 120.0
+LONGEST_RUN = 0.15
+"""Seconds of a run, from its first step, within which it may be killed."""
 
 
 def collect(config: Path, *options: str) -> dict[str, Any]:
@@ -37,10 +41,14 @@ def _environment() -> dict[str, str]:
 
 
 class Collecting(threading.Thread):
-    """Runs of the collector, one after another, until it is stopped; with ``kill`` many end at a random moment."""
+    """Runs of the collector, one after another, until it is stopped; with ``kill`` many end at a random moment.
 
-    def __init__(self, config: Path, options: Sequence[str], choice: random.Random, kill: bool) -> None:
+    ``trash`` is the folder in which a run begins; what it does takes some hundredths of a second from then.
+    """
+
+    def __init__(self, config: Path, options: Sequence[str], trash: Path, choice: random.Random, kill: bool) -> None:
         super().__init__(name="collector", daemon=True)
+        self._trash = trash
         self._command = [*COLLECT, *options, "--json", str(config)]
         self._choice = choice
         self._kill = kill
@@ -59,18 +67,33 @@ class Collecting(threading.Thread):
         process = subprocess.Popen(
             self._command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=_environment(), text=True
         )
-        doomed = self._kill and self._choice.random() < 0.7
+        if self._kill and self._choice.random() < 0.7:
+            self._await_run(process)
+            time.sleep(self._choice.uniform(0, LONGEST_RUN))
+            process.kill()
         try:
-            out, err = process.communicate(timeout=self._choice.uniform(0.1, 1.2) if doomed else PATIENCE)
+            out, err = process.communicate(timeout=PATIENCE)
         except subprocess.TimeoutExpired:
             process.kill()
-            out, err = process.communicate()
-            assert doomed, f"a run did not end in {PATIENCE} s: {err}"
+            raise AssertionError(f"a run did not end in {PATIENCE} s: {process.communicate()}") from None
+        if process.returncode == -signal.SIGKILL:
             self.counts["killed"] += 1
             return
         assert process.returncode == 0, f"exit code {process.returncode}: {out}\n{err}"
         self.counts["runs"] += 1
         self._count(json.loads(out))
+
+    def _await_run(self, process: subprocess.Popen[str]) -> None:
+        """Return when a run has begun, or ended."""
+        before = self._runs()
+        while process.poll() is None and not self._runs() - before:
+            time.sleep(0.001)
+
+    def _runs(self) -> set[str]:
+        try:
+            return {path.name for path in self._trash.iterdir()}
+        except FileNotFoundError:
+            return set()
 
     def _count(self, document: dict[str, Any]) -> None:
         for kind in ("manifests", "tags", "blobs", "links", "referrers", "repositories", "history"):

@@ -69,9 +69,14 @@ def _history(repository: Repository, tags: dict[str, Item], kept: set[Item]) -> 
 
 def _empty_folders(tree: Path) -> Iterator[str]:
     for path in sorted((tree / "repositories").rglob("*")):
-        needed = path.name == "_layers" and (path.parent / "_manifests").exists()
-        if path.is_dir() and not needed and not any(path.iterdir()):
+        if path.is_dir() and not _may_be_empty(path) and not any(path.iterdir()):
             yield str(path.relative_to(tree))
+
+
+def _may_be_empty(folder: Path) -> bool:
+    if folder.name in ("sha256", "sha512"):
+        return folder.parent.name in ("_layers", "revisions", "referrers")
+    return folder.name == "_layers" and (folder.parent / "_manifests").exists()
 
 
 def _current(repository: str, tag: str) -> str:

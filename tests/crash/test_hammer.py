@@ -45,7 +45,8 @@ def hammer(seconds: float, clients: int, kill: bool) -> None:
         daemons = [first, second]
         targets = [Target() for _ in daemons]
         threads = [Client(number, seed, targets, stock, repositories) for number in range(clients)]
-        collecting = Collecting(first.config_files[0], RUN, random.Random(f"{seed}/collector"), kill)
+        trash = first.tree / "_trash"
+        collecting = Collecting(first.config_files[0], RUN, trash, random.Random(f"{seed}/collector"), kill)
         for daemon, target in zip(daemons, targets, strict=True):
             target.up(daemon.port)
         for thread in (*threads, collecting):

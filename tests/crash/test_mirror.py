@@ -110,7 +110,7 @@ def test_client_that_dawdles_does_not_hold_up_others(hostile: HostileProcess) ->
     ):
         response = slow.response()
         assert V2("127.0.0.1", daemon.port).blob(NAME, DIGEST).expect(200).body == LAYER
-        assert blob_file(daemon).exists()
+        wait_until(blob_file(daemon).exists, 20, "all is stored")
         assert response.read() == LAYER
         assert ranges(hostile) == [None]
 

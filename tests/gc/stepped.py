@@ -25,7 +25,7 @@ _PATIENCE: Final = 20.0
 
 
 class Killed(BaseException):
-    """The end of an actor that is given up, or killed; nothing catches it, and nothing comes to the storage after it."""
+    """The end of an actor that is given up, or killed: nothing of it comes to the storage any more."""
 
 
 class Actor(threading.Thread):
@@ -210,15 +210,20 @@ class SteppedDriver(MemoryDriver):
     def _told(self, result: _T) -> _T:
         actor = _actor()
         if actor is not None:
-            shown = (result.size, 0 if result.is_folder else result.modified) if isinstance(result, Stat) else result
+            shown = (result.size, _clocked(result.modified)) if isinstance(result, Stat) else result
             actor.seen = hash((actor.seen, _NAMED_BY_CHANCE.sub("", repr(shown))))
         return result
+
+
+def _clocked(time: float) -> float | None:
+    """A time of the driver's clock; that of folders, and of uploads that are not done, is the machine's."""
+    return time if time < 1e9 else None
 
 
 def _flat(path: str, entry: Any) -> Iterator[Hashable]:
     below = getattr(entry, "entries", None)
     if below is None:
-        yield path, bytes(entry.data), entry.modified if entry.modified < 1e9 else None
+        yield path, bytes(entry.data), _clocked(entry.modified)
         return
     for name, child in below.items():
         yield from _flat(f"{path}/{_NAMED_BY_CHANCE.sub('', name)}", child)

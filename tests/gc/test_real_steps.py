@@ -14,7 +14,7 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from registryd.config import load
-from registryd.errors import BlobUnknown, ManifestBlobUnknown
+from registryd.errors import BlobUnknown, ManifestBlobUnknown, NameUnknown
 from registryd.interfaces import ReferrerPage
 from registryd.local import LocalRegistry
 from registryd.model import Manifest
@@ -54,7 +54,7 @@ class Push:
         deferred.addBoth(results.append)
         (result,) = results
         if isinstance(result, Failure):
-            result.trap(ManifestBlobUnknown, BlobUnknown)
+            result.trap(ManifestBlobUnknown, BlobUnknown, NameUnknown)
             return None
         return result if result is not None else True
 
@@ -115,7 +115,9 @@ def push_index(push: Push) -> None:
 
 def push_again(push: Push) -> None:
     """An old layer pushed once more, and an image of it."""
-    put_blob(push.registry, LAYER)
+    writer = push.told(push.registry.start_upload(NAME, "sha256"))
+    writer.write(LAYER)
+    push.told(writer.commit(Digest.of(LAYER)))
     push.promised(*blob(NAME, LAYER))
     push.put(IMAGE, *image_parts())
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from twisted.internet.defer import CancelledError
+from twisted.internet.interfaces import IProducer, IPushProducer
 
 from registryd.errors import BlobUnknown
 from registryd.interfaces import IFetch, PeerGone
@@ -10,6 +11,7 @@ from registryd.model import OCTET_STREAM, Descriptor
 from registryd.reference import Digest
 from registryd.upstream import Patience
 from tests.upstream.case import LATEST, NAME, UpstreamCase
+from tests.upstream.trickling import Trickling
 from tests.values import Sink
 
 LAYER = bytes(range(256)) * 4096
@@ -200,6 +202,33 @@ class Blobs(UpstreamCase):
         done.addErrback(lambda failure: failure.trap(PeerGone))
         await self.until(lambda: not self.hostile.active)
 
+    async def test_a_consumer_that_does_not_want_to_begin(self) -> None:
+        digest = self.hostile.content.blob(bytes(8 << 20))
+        fetch = await self.registry.fetch_blob(NAME, digest, 0)
+        sink = Reluctant()
+        done = fetch.deliver_to(sink)
+        await self.turns(100)
+        self.assertLessEqual(len(sink.content), 128 * 1024)
+        sink.resume()
+        await done
+        self.assertEqual(len(sink.content), 8 << 20)
+
+    async def test_a_consumer_that_stops_before_it_begins(self) -> None:
+        fetch = await self.registry.fetch_blob(NAME, self.digest, 0)
+        with self.assertRaises(PeerGone):
+            await fetch.deliver_to(Gone())
+        await self.until(lambda: not self.hostile.active)
+
+    async def test_more_than_announced(self) -> None:
+        server = Trickling(
+            b"HTTP/1.1 206 Partial\r\nContent-Range: bytes 5-9/10\r\nContent-Length: 20\r\n\r\n" + b"x" * 20
+        )
+        fetch = await self.upstream(server.listen(self)).fetch_blob(NAME, self.digest, 5)
+        self.assertEqual((fetch.start, fetch.size), (5, 10))
+        sink = Sink()
+        await self.unavailable(fetch.deliver_to(sink))
+        self.assertLessEqual(len(sink.content), 5)
+
     async def test_a_consumer_that_stops(self) -> None:
         fetch = await self.registry.fetch_blob(NAME, self.digest, 0)
         sink = Sink(greedy=False)
@@ -238,6 +267,22 @@ class Blobs(UpstreamCase):
         error = await self.unavailable(asking)
         self.assertIn("30 s", str(error))
         await self.until(lambda: not self.hostile.active)
+
+
+class Reluctant(Sink):
+    """A consumer that wants to wait before it gets anything."""
+
+    def registerProducer(self, producer: IProducer, streaming: bool) -> None:
+        super().registerProducer(producer, streaming)
+        IPushProducer(producer).pauseProducing()
+
+
+class Gone(Sink):
+    """A consumer that is gone when it is to get something."""
+
+    def registerProducer(self, producer: IProducer, streaming: bool) -> None:
+        super().registerProducer(producer, streaming)
+        producer.stopProducing()
 
 
 class Slots(UpstreamCase):

@@ -1,0 +1,153 @@
+"""What a run finds damaged, and that it then removes nothing that might be needed."""
+
+from __future__ import annotations
+
+import errno
+import os
+
+import pytest
+
+from registryd.reference import Digest, Tag
+from registryd.storage import layout
+from registryd.storage.memory import MemoryDriver
+
+from .trees import APP, OTHER, Store
+
+
+def kinds(store: Store, **options: bool) -> list[str]:
+    return [damage.kind for damage in store.collect(untagged_go=True, **options).damage]
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", b"\xff\xfe"])
+def test_a_tag_that_cannot_be_read_keeps_its_history(store: Store, content: bytes) -> None:
+    first, second, other = store.image("first"), store.image("second"), store.image("other")
+    for manifest in (first, second):
+        store.tag("1", manifest)
+    path = store.put(layout.tag_link(APP, Tag("1")), content)
+    (damage,) = store.collect(untagged_go=True).damage
+    assert (damage.kind, damage.path) == ("link", path)
+    assert store.is_whole("first", first) and store.is_whole("second", second) and not store.is_whole("other", other)
+
+
+def test_a_tag_of_what_is_gone(store: Store) -> None:
+    kept = store.image("app", tags=["1"])
+    store.driver.delete(layout.revision_link(APP, kept.digest))
+    assert kinds(store) == ["dangling"]
+    assert store.has_tag("1")
+
+
+@pytest.mark.parametrize("content", [b"", b"sha256:short"])
+def test_a_revision_that_cannot_be_read_keeps_its_manifest(store: Store, content: bytes) -> None:
+    kept = store.image("app", tags=["1"])
+    store.put(layout.revision_link(APP, kept.digest), content)
+    assert kinds(store) == ["link"]
+    assert store.is_whole("app", kept)
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage", b"{}"])
+def test_bytes_of_a_manifest_that_are_not_its_own_stop_all_deletion_of_blobs(store: Store, content: bytes) -> None:
+    broken = store.image("broken")
+    untagged = store.image("untagged")
+    elsewhere = store.image("elsewhere", OTHER)
+    loose = store.layer(b"loose")
+    store.put(layout.blob_data(broken.digest), content)
+    report = store.collect(untagged_go=True)
+    assert [(damage.kind, damage.path) for damage in report.damage] == [
+        ("manifest", layout.blob_data(broken.digest)),
+    ]
+    assert report.blobs.removed == 0 and store.has_blob(b"loose")
+    # Here all may be parts of it; elsewhere not, but for the blobs.
+    assert store.is_whole("untagged", untagged) and store.has(layout.layer_link(APP, loose))
+    assert not store.has(layout.repository(OTHER)) and store.has_blob(elsewhere.content)
+
+
+class FailingDriver(MemoryDriver):
+    """A memory driver that cannot read what lies below some path."""
+
+    failing = "?"
+
+    def get_content(self, path: str) -> bytes:
+        if path.startswith(self.failing):
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+        return super().get_content(path)
+
+
+def test_a_manifest_that_the_disk_does_not_give_stops_all_deletion_of_blobs() -> None:
+    driver = FailingDriver()
+    store = Store(driver)
+    kept = store.image("app", tags=["1"])
+    store.layer(b"loose")
+    driver.failing = layout.blob_data(kept.digest)
+    assert kinds(store) == ["manifest"]
+    assert store.has_blob(b"loose") and store.has(layout.layer_link(APP, Digest.of(b"layer of app")))
+
+
+def test_a_tag_that_the_disk_does_not_give_ends_the_run() -> None:
+    driver = FailingDriver()
+    store = Store(driver)
+    store.image("app", tags=["1"])
+    store.layer(b"loose")
+    driver.failing = layout.tags(APP)
+    with pytest.raises(OSError):
+        store.collect()
+    assert store.has_blob(b"loose")
+
+
+def test_a_manifest_whose_bytes_are_missing(store: Store) -> None:
+    """Nothing can tell any more what it needed: others are collected as ever."""
+    kept = store.image("app", tags=["1"])
+    store.layer(b"loose")
+    store.driver.delete(layout.blob_data(kept.digest))
+    report = store.collect(untagged_go=True)
+    assert [(damage.kind, damage.path) for damage in report.damage] == [
+        ("dangling", layout.revision_link(APP, kept.digest))
+    ]
+    assert store.has_tag("1") and not store.has_blob(b"loose")
+
+
+def test_a_layer_whose_link_is_missing(store: Store) -> None:
+    kept = store.image("app", tags=["1"])
+    layer = Digest.of(b"layer of app")
+    store.driver.delete(layout.layer_link(APP, layer))
+    (damage,) = store.collect().damage
+    assert (damage.kind, damage.path) == ("parts", layout.revision_link(APP, kept.digest))
+    assert str(layer) in damage.detail and store.has_blob(b"layer of app")
+
+
+def test_a_layer_whose_link_cannot_be_read(store: Store) -> None:
+    store.image("app", tags=["1"])
+    path = store.put(layout.layer_link(APP, Digest.of(b"layer of app")), b"")
+    (damage,) = store.collect().damage
+    assert (damage.kind, damage.path) == ("link", path)
+    assert store.has_blob(b"layer of app") and store.has(path)
+
+
+def test_a_layer_whose_bytes_are_missing(store: Store) -> None:
+    store.image("app", tags=["1"])
+    layer = Digest.of(b"layer of app")
+    store.driver.delete(layout.blob_data(layer))
+    (damage,) = store.collect().damage
+    assert (damage.kind, damage.path) == ("dangling", layout.layer_link(APP, layer))
+
+
+def test_a_layer_that_is_empty(store: Store) -> None:
+    empty = store.layer(b"")
+    store.image("app", tags=["1"], layers=[b""])
+    assert kinds(store) == [] and store.has(layout.blob_data(empty))
+    path = store.put(layout.blob_data(Digest.of(b"layer of app")), b"")
+    (damage,) = store.collect().damage
+    assert (damage.kind, damage.path) == ("empty", path)
+
+
+def test_a_child_that_is_missing(store: Store) -> None:
+    child = store.image("child")
+    parent = store.index(child, tags=["1"])
+    store.driver.delete(layout.revision_link(APP, child.digest))
+    (damage,) = store.collect().damage
+    assert (damage.kind, damage.path) == ("parts", layout.revision_link(APP, parent.digest))
+
+
+def test_damage_of_what_goes_is_gone(store: Store) -> None:
+    gone = store.image("app")
+    store.driver.delete(layout.layer_link(APP, Digest.of(b"layer of app")))
+    assert kinds(store) == [] and not store.has_manifest(gone)

@@ -1,0 +1,180 @@
+"""What is cached of upstreams: expiry, eviction, and that it touches nothing else."""
+
+from __future__ import annotations
+
+from registryd.model import Manifest
+from registryd.reference import Digest, RepositoryName, Tag
+from registryd.storage import layout
+
+from .trees import APP, DAY, HUB, Store, image
+
+HOUR = 3600.0
+SECOND = RepositoryName("docker.io/library/alpine")
+
+
+def cached(store: Store, what: str, used: float, name: RepositoryName = HUB, size: int = 1000) -> Manifest:
+    """An image in a mirrored repository: its layer has a size, and all of it was last used some seconds ago."""
+    store.mirror(name)
+    layer = f"layer of {what}".encode().ljust(size)
+    for blob in (b"{}", layer):
+        store.layer(blob, name, used)
+    return store.manifest(image(b"{}", layer), name, [what], used)
+
+
+def size_of(*images: Manifest, size: int = 1000) -> int:
+    return 2 + sum(len(image.content) + size for image in images)
+
+
+def test_nothing_expires_without_a_proxy_or_a_ttl(store: Store) -> None:
+    old = cached(store, "old", 1000 * DAY)
+    store.image("app", tags=["1"])
+    for configure in (lambda: None, lambda: store.proxy(ttl=None)):
+        configure()
+        report = store.collect(untagged_go=True)
+        assert (report.mirror.manifests_expired, report.manifests.removed) == (0, 0)
+        assert report.mirror.bytes == size_of(old)
+    assert store.has_manifest(old, HUB)
+
+
+def test_what_was_not_used_for_its_time_goes(store: Store) -> None:
+    old, recent = cached(store, "old", 8 * DAY), cached(store, "recent", 6 * DAY)
+    cached(store, "alone", 8 * DAY, SECOND)
+    store.put(layout.upstream_tags(SECOND), b"[]")
+    store.proxy()
+    for options in ({"dry_run": True}, {}):
+        report = store.collect(**options)
+        assert (report.mirror.manifests_expired, report.mirror.bytes) == (2, size_of(recent))
+        assert report.mirror.expired_bytes == size_of(old) - 2 + 1000 + len(old.content)
+        assert (report.manifests.removed, report.tags.removed, report.repositories.removed) == (2, 2, 1)
+        assert (report.blobs.removed, report.blobs.removed_bytes) == (4, report.mirror.expired_bytes)
+    assert store.has_manifest(recent, HUB) and not store.has_manifest(old, HUB)
+    assert not store.has(layout.tag(HUB, Tag("old"))) and not store.has(layout.repository(SECOND))
+    assert {path for path in store.folders() if "alpine" in path} == set()
+
+
+def test_a_tag_that_is_used_keeps_its_image(store: Store) -> None:
+    child = cached(store, "child", 100 * DAY)
+    parent = store.index(child, name=HUB)
+    store.tag("both", parent, HUB, pushed=100 * DAY, used=6 * DAY)
+    store.proxy()
+    assert store.collect().mirror.manifests_expired == 0
+    store.age(layout.tag_link(HUB, Tag("both")), 8 * DAY)
+    assert store.collect().mirror.manifests_expired == 2
+
+
+def test_a_blob_that_was_pulled_by_itself_expires_by_itself(store: Store) -> None:
+    store.mirror()
+    for content, age in ((b"old", 8 * DAY), (b"recent", 6 * DAY)):
+        store.layer(content, HUB, age)
+    store.proxy()
+    report = store.collect()
+    assert (store.has_blob(b"old"), store.has_blob(b"recent")) == (False, True)
+    assert (report.links.removed, report.mirror.bytes, report.mirror.expired_bytes, report.blobs.young) == (1, 6, 3, 0)
+
+
+def test_private_images_never_expire(store: Store) -> None:
+    private = store.image("app", HUB, tags=["1"], age=100 * DAY)
+    store.proxy(max_size=1)
+    for options in ({}, {"expired_only": True}, {"expired_only": True, "evict": True}):
+        assert store.collect(**options).mirror.manifests_expired == 0
+    assert store.is_whole("app", private, HUB)
+
+
+def test_what_a_private_repository_shares_stays(store: Store) -> None:
+    shared = store.image("shared", tags=["1"])
+    store.mirror()
+    store.image("shared", HUB, tags=["1"], age=8 * DAY)
+    store.proxy()
+    report = store.collect()
+    assert (report.mirror.expired_bytes, report.mirror.bytes, report.blobs.removed) == (0, 0, 0)
+    assert store.is_whole("shared", shared) and not store.has(layout.repository(HUB))
+
+
+def test_least_recently_used_first(store: Store) -> None:
+    images = [cached(store, f"image{number}", (2 + number) * DAY) for number in range(5)]
+    one = size_of(images[0]) - 2
+    store.proxy(ttl=None, max_size=5 * one)
+    report = store.collect()
+    assert [store.has_manifest(image, HUB) for image in images] == [True] * 4 + [False]
+    assert (report.mirror.manifests_evicted, report.mirror.evicted_bytes) == (1, one)
+    assert (report.mirror.bytes, report.blobs.removed_bytes) == (4 * one + 2, one)
+    assert store.collect().mirror.manifests_evicted == 0
+
+
+def test_room_counts_the_oldest_of_all_repositories(store: Store) -> None:
+    old, recent = cached(store, "old", 5 * HOUR), cached(store, "recent", 3 * HOUR, SECOND)
+    store.proxy(max_size=size_of(old) * 3 // 2)
+    store.collect(expired_only=True)
+    assert (store.has_manifest(old, HUB), store.has_manifest(recent, SECOND)) == (False, True)
+    assert not store.has_blob(old.content)
+
+
+def test_eviction_at_once(store: Store) -> None:
+    """What the daemon runs when the disk is full: a tenth goes, though less than a day old."""
+    images = [cached(store, f"image{number}", (3 + number) * HOUR) for number in range(10)]
+    store.image("app", tags=["1"])
+    loose = store.layer(b"loose")
+    # Nine tenths of ten images and the config that they share are no nine images with it.
+    for max_size, evicted in ((None, 2), (10**9, 1)):
+        store.proxy(max_size=max_size)
+        report = store.collect(expired_only=True, evict=True)
+        assert report.mirror.manifests_evicted == evicted
+    assert [store.has_manifest(image, HUB) for image in images] == [True] * 7 + [False] * 3
+    assert store.has(layout.layer_link(APP, loose)) and store.has_blob(b"loose")
+
+
+def test_what_was_used_lately_is_not_evicted(store: Store) -> None:
+    images = [cached(store, f"image{number}", 1.9 * HOUR) for number in range(3)]
+    store.proxy(max_size=1)
+    report = store.collect()
+    assert report.mirror.manifests_evicted == 0 and all(store.has_manifest(image, HUB) for image in images)
+    assert "last two hours" in store.heard.notes[0]
+
+
+def test_a_private_push_keeps_what_is_evicted(store: Store) -> None:
+    """A blob that was mounted just now from a mirrored repository."""
+    evicted = cached(store, "old", 5 * HOUR)
+    layer = Digest.of(b"layer of old".ljust(1000))
+    store.link(layout.layer_link(APP, layer), layer, 0)
+    store.proxy(max_size=1)
+    store.collect(expired_only=True)
+    assert not store.has_manifest(evicted, HUB)
+    assert store.has(layout.blob_data(layer)) and not store.has_blob(evicted.content)
+
+
+def test_expired_only_leaves_all_else(store: Store) -> None:
+    old = cached(store, "old", 8 * DAY)
+    untagged = store.image("untagged")
+    loose = store.layer(b"loose")
+    upload = store.upload("old")
+    store.proxy()
+    report = store.collect(expired_only=True, untagged_go=True)
+    assert not store.has_manifest(old, HUB) and store.is_whole("untagged", untagged)
+    assert store.has(layout.layer_link(APP, loose)) and store.has_blob(b"loose") and store.has(upload)
+    assert (report.blobs.removed, report.manifests.removed, report.damage) == (3, 1, [])
+
+
+def test_untagged_go_and_rules_are_for_private_repositories(store: Store) -> None:
+    cached(store, "kept", 6 * DAY)
+    store.driver.delete(layout.tag(HUB, Tag("kept")))
+    tagged = cached(store, "tagged", 6 * DAY)
+    store.proxy()
+    store.retain(keep_newest=0)
+    assert store.collect(untagged_go=True).manifests.kept == 2
+    assert store.has_manifest(tagged, HUB)
+
+
+def test_missing_parts_are_no_damage(store: Store) -> None:
+    store.mirror()
+    store.manifest(image(b"not", b"fetched"), HUB, ["1"])
+    assert store.collect().damage == []
+
+
+def test_a_manifest_that_cannot_be_read_keeps_its_repository(store: Store) -> None:
+    old = cached(store, "old", 8 * DAY)
+    broken = cached(store, "broken", 8 * DAY)
+    store.put(layout.blob_data(broken.digest), b"garbage", 8 * DAY)
+    store.proxy(max_size=1)
+    report = store.collect()
+    assert [damage.kind for damage in report.damage] == ["manifest"]
+    assert store.has_manifest(old, HUB) and report.manifests.removed == report.blobs.removed == 0

@@ -1,0 +1,292 @@
+"""The protocol beside writers, what a killed run leaves, and what can be had back."""
+
+from __future__ import annotations
+
+import errno
+import os
+from collections.abc import Callable
+
+import pytest
+
+from registryd.reference import Digest, Tag
+from registryd.storage import layout
+from registryd.storage.memory import MemoryDriver
+from registryd_gc.collect import CollectError, held
+from registryd_gc.trash import LOCK, original, put_back, runs, set_aside_by
+
+from .trees import APP, DAY, NEW, Heard, Store, image
+
+
+class Killed(BaseException):
+    """What a kill is to the code that it strikes."""
+
+
+class WatchedDriver(MemoryDriver):
+    """A memory driver that does something before its nth step that changes the tree, or after each set aside."""
+
+    before: dict[int, Callable[[], object]]
+    aside: Callable[[str], object]
+
+    def __init__(self) -> None:
+        super().__init__()
+        self.before = {}
+        self.steps = 0
+        self.aside = lambda path: None
+
+    def _step(self) -> None:
+        self.steps += 1
+        act = self.before.pop(self.steps, None)
+        if act is not None:
+            act()
+
+    def set_aside(self, path: str, aside: str) -> None:
+        self._step()
+        super().set_aside(path, aside)
+        self.aside(path)
+
+    def put_back(self, aside: str, path: str) -> bool:
+        self._step()
+        return super().put_back(aside, path)
+
+    def discard(self, path: str) -> None:
+        self._step()
+        super().discard(path)
+
+
+def watched() -> tuple[WatchedDriver, Store]:
+    driver = WatchedDriver()
+    store = Store(driver)
+    store.image("kept", tags=["kept"])
+    return driver, store
+
+
+def trash(store: Store) -> list[str]:
+    return [path for path in store.files() if path.startswith(layout.TRASH) and path != LOCK]
+
+
+def renew(store: Store, *paths: str) -> Callable[[str], None]:
+    """Touches content, wherever it is just then, when the first of it is set aside."""
+
+    def touch(path: str) -> None:
+        if path == paths[0]:
+            for one in paths:
+                for place in [one, *(aside for aside in trash(store) if original(run_of(aside), aside) == one)]:
+                    if store.has(place):
+                        store.age(place, NEW)
+
+    return touch
+
+
+def run_of(aside: str) -> str:
+    return aside[len(layout.TRASH) + 1 :].partition("/")[0]
+
+
+def test_a_blob_that_is_renewed_on_the_way_is_put_back() -> None:
+    driver, store = watched()
+    loose = store.blob(b"loose")
+    driver.aside = renew(store, layout.blob_data(loose))
+    report = store.collect()
+    assert store.has_blob(b"loose") and trash(store) == []
+    assert (report.blobs.removed, report.blobs.young, report.blobs.kept) == (0, 1, 4)
+
+
+def test_what_was_put_in_its_place_stays() -> None:
+    driver, store = watched()
+    path = layout.blob_data(store.blob(b"loose"))
+    driver.aside = lambda aside: (renew(store, path)(aside), aside == path and store.put(path, b"new", NEW))
+    store.collect()
+    assert store.driver.get_content(path) == b"new" and trash(store) == []
+
+
+def test_a_manifest_that_is_renewed_keeps_all_that_it_needs() -> None:
+    driver, store = watched()
+    child = store.image("child")
+    index = store.index(child)
+    signature = store.signature(index)
+    driver.aside = renew(store, layout.revision_link(APP, index.digest))
+    report = store.collect(untagged_go=True)
+    assert store.has_manifest(index) and store.is_whole("child", child) and store.is_whole("signature", signature)
+    assert (report.manifests.removed, report.blobs.removed, report.links.removed) == (0, 0, 0)
+
+
+def test_a_tag_that_is_renewed_keeps_its_image() -> None:
+    driver, store = watched()
+    gone = store.image("gone", tags=["gone"])
+    store.retain(keep_newest=0, keep_tags=("kept",))
+    driver.aside = renew(store, layout.tag_link(APP, Tag("gone")))
+    report = store.collect()
+    assert store.has_tag("gone") and store.is_whole("gone", gone) and report.tags.removed == 0
+
+
+def test_a_type_that_is_written_again_stays() -> None:
+    driver, store = watched()
+    gone = store.image("gone")
+    link, kind = layout.revision_link(APP, gone.digest), layout.revision_media_type(APP, gone.digest)
+    store.put(kind, b"application/vnd.example+json")
+    driver.aside = lambda path: path == link and store.put(kind, b"application/vnd.example+json", NEW)
+    store.collect(untagged_go=True)
+    assert store.has(kind) and not store.has(link)
+
+
+def test_what_is_gone_already_is_not_counted() -> None:
+    driver, store = watched()
+    loose = store.blob(b"loose")
+    driver.before[1] = lambda: driver.delete(layout.blob_data(loose))
+    assert store.collect().blobs.removed == 0
+
+
+def killed_at(step: int, trash_age: float | None) -> tuple[bool, Store]:
+    """Kill a run before one of its steps; whether there was such a step."""
+    driver, store = watched()
+    store.configure(trash=trash_age)
+    gone = store.image("gone")
+    store.tag("kept", gone)
+    store.tag("kept", image(b"config of kept", b"layer of kept"))
+    store.blob(b"loose")
+
+    def kill() -> None:
+        raise Killed
+
+    driver.before[step] = kill
+    try:
+        store.collect(untagged_go=True)
+    except Killed:
+        return True, store
+    return False, store
+
+
+@pytest.mark.parametrize("trash_age", [None, DAY], ids=["no-trash", "trash"])
+def test_a_run_after_one_that_was_killed_ends_its_work(trash_age: float | None) -> None:
+    for step in range(1, 100):
+        killed, store = killed_at(step, trash_age)
+        kept = image(b"config of kept", b"layer of kept")
+        assert store.is_whole("kept", kept) and store.has_tag("kept")
+        store.collect(untagged_go=True)
+        gone = image(b"config of gone", b"layer of gone")
+        assert not store.has_manifest(gone) and not store.has_blob(b"loose") and not store.has_blob(gone.content)
+        assert store.is_whole("kept", kept) and store.has_tag("kept")
+        assert not trash(store) or trash_age
+        if not killed:
+            break
+    assert step > 5
+
+
+def test_what_a_killed_run_set_aside_is_judged_anew() -> None:
+    _, store = watched()
+    needed = image(b"config of kept", b"layer of kept")
+    for path in (layout.blob_data(needed.digest), layout.tag_link(APP, Tag("kept"))):
+        folder, _, name = path[len(layout.ROOT) :].rpartition("/")
+        store.driver.set_aside(path, f"{layout.TRASH}/20200101T000000Z-0/{folder[1:]}.{name}")
+    before = trash(store)
+    assert len(before) == 2
+    assert store.collect(dry_run=True, untagged_go=True).trash.restored == 0
+    assert trash(store) == before
+    assert store.collect(untagged_go=True).trash.restored == 2
+    assert store.is_whole("kept", needed) and store.has_tag("kept") and trash(store) == []
+
+
+def test_an_old_link_does_not_undo_a_new_one() -> None:
+    _, store = watched()
+    path = layout.tag_link(APP, Tag("kept"))
+    aside = f"{layout.TRASH}/20200101T000000Z-0/repositories/{APP}/_manifests/tags/kept/current.link"
+    store.put(aside, b"sha256:" + b"0" * 64)
+    new = store.driver.get_content(path)
+    assert store.collect().trash.restored == 0
+    assert store.driver.get_content(path) == new and trash(store) == []
+
+
+def test_trash_is_kept_and_can_be_had_back(store: Store) -> None:
+    gone = store.image("gone", tags=["1"])
+    store.signature(gone)
+    before = store.files()
+    store.retain(keep_newest=0)
+    retention = store.config.collection.retention
+    store.configure(trash=3 * DAY, retention=retention)
+    run = store.collect(untagged_go=True).run
+    assert not store.has(layout.repository(APP)) and not store.has_blob(gone.content)
+    assert [name for name, _ in runs(store.driver)] == [run]
+    store.collect(untagged_go=True)
+    assert put_back(store.driver, run, renew=True) > 8
+    after = store.files()
+    assert {path: file[0] for path, file in after.items() if path != LOCK} == {
+        path: file[0] for path, file in before.items()
+    }
+    assert {after[path][1] == before[path][1] for path in before if "/index/" in path} == {True}
+    store.configure()
+    assert store.collect(untagged_go=True).manifests.removed == 0
+    assert store.has(layout.layers(APP)) and list(runs(store.driver)) == []
+
+
+def test_trash_is_removed_after_its_time(store: Store) -> None:
+    store.driver.make_folder(layout.REPOSITORIES)
+    store.blob(b"loose")
+    store.configure(trash=3 * DAY)
+    run = store.collect().run
+    ended = f"{layout.TRASH}/{run}/ended"
+    store.age(ended, 2 * DAY)
+    assert store.collect().trash.removed == 0
+    store.age(ended, 4 * DAY)
+    assert store.collect().trash.removed == 1
+    assert trash(store) == []
+
+
+def test_a_run_that_removed_nothing_leaves_nothing(store: Store) -> None:
+    store.image("app", tags=["1"])
+    store.configure(trash=3 * DAY)
+    store.collect()
+    assert trash(store) == [] and list(runs(store.driver)) == []
+
+
+def test_paths_come_back(store: Store) -> None:
+    paths = [
+        layout.blob_data(Digest.of(b"1")),
+        layout.tag_link(APP, Tag("v1.0.link")),
+        layout.mirror(APP),
+        layout.revision_media_type(APP, Digest.of(b"1")),
+    ]
+    for path in paths:
+        store.put(path, b"1")
+        folder, _, name = path[len(layout.ROOT) :].rpartition("/")
+        store.driver.set_aside(path, f"{layout.TRASH}/run{folder}.{name}")
+    asides = set_aside_by(store.driver, "run")
+    assert sorted(original("run", aside) for aside in asides) == sorted(paths)
+
+
+def test_one_collector_at_a_time(store: Store) -> None:
+    store.image("app", tags=["1"])
+    with held(store.driver, False, False, Heard()), pytest.raises(CollectError, match="another collector"):
+        store.collect()
+    store.collect()
+
+
+def test_a_full_disk_can_be_emptied() -> None:
+    """Not even a folder of the trash can be made; what is needed is put back all the same."""
+
+    class FullDriver(WatchedDriver):
+        def set_aside(self, path: str, aside: str) -> None:
+            if aside.startswith(layout.TRASH):
+                raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), aside)
+            super().set_aside(path, aside)
+            if path == renewed:
+                store.age(aside, NEW)
+
+    driver = FullDriver()
+    store = Store(driver)
+    store.blob(b"loose")
+    renewed = layout.blob_data(store.blob(b"renewed"))
+    store.configure(trash=DAY)
+    assert store.collect().blobs.removed == 1
+    assert not store.has_blob(b"loose") and store.has_blob(b"renewed")
+    assert [path for path in store.files() if path.endswith(".tmp")] == []
+
+
+def test_another_file_system_is_one_clear_failure() -> None:
+    class SplitDriver(WatchedDriver):
+        def set_aside(self, path: str, aside: str) -> None:
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), path)
+
+    store = Store(SplitDriver())
+    store.blob(b"loose")
+    with pytest.raises(OSError):
+        store.collect()
+    assert store.has_blob(b"loose")
