@@ -1,4 +1,4 @@
-"""The mirror's rows: pulls through a mirror of a docker-registry, beside docker-registry as a mirror and a direct pull."""
+"""The mirror's rows: pulls through a mirror of a docker-registry, beside one of docker-registry, and direct ones."""
 
 from __future__ import annotations
 

@@ -51,16 +51,16 @@ def _pull_together(options: argparse.Namespace) -> None:
         first = start
         while selector.get_map():
             for key, _events in selector.select():
-                client = key.fileobj
-                assert isinstance(client, socket.socket)
-                if client not in left:
-                    length, size = _receive_head(client, buffer)
-                    left[client], first = length - size, time.monotonic()
+                source = key.fileobj
+                assert isinstance(source, socket.socket)
+                if source not in left:
+                    length, size = _receive_head(source, buffer)
+                    left[source], first = length - size, time.monotonic()
                     continue
-                size = client.recv_into(buffer)
-                left[client] -= size
+                size = source.recv_into(buffer)
+                left[source] -= size
                 if not size:
-                    selector.unregister(client)
+                    selector.unregister(source)
         wall = time.monotonic() - start
     if set(left.values()) != {0}:
         sys.exit(f"bytes that did not come, by client: {sorted(left.values())}")

@@ -164,8 +164,16 @@ class Census:
             repository.damage.append(Damage("link", path, _wrong_size(len(content))))
             return
         repository.tags[tag] = Tagged(tag, target, leaf.modified)
-        if target not in repository.revisions:
+        if target not in repository.revisions and not self._holds(repository.name, target):
             repository.damage.append(Damage("dangling", path, f"{digest(target)} is no manifest of the repository"))
+
+    def _holds(self, name: RepositoryName, manifest: bytes) -> bool:
+        """Whether a repository holds a manifest by now: what was pushed since all were listed is young, and safe."""
+        try:
+            self.driver.stat(layout.revision_link(name, digest(manifest)))
+        except FileNotFoundError:
+            return False
+        return True
 
     def _below(self, folder: str) -> Iterator[bytes]:
         """The digests whose links stand in a folder."""

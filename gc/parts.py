@@ -8,7 +8,7 @@ import attrs
 
 from registryd.config import Validation
 from registryd.errors import ManifestInvalid
-from registryd.reference import RepositoryName
+from registryd.reference import Digest, RepositoryName
 from registryd.storage import layout
 from registryd.validation import Rules
 from registryd_gc.census import Census
@@ -29,10 +29,21 @@ class Parts:
         name = marking.repository.name
         for revision in marking.repository.revisions.values():
             if revision.kept and not revision.unread:
-                lacks = [str(digest(part)) for part in self._required(name, revision.digest) if part in unlinked]
+                parts = [digest(part) for part in self._required(name, revision.digest) if part in unlinked]
+                lacks = [str(part) for part in parts if not self._holds(name, part)]
                 if lacks:
                     path = layout.revision_link(name, digest(revision.digest))
                     yield Damage("parts", path, f"missing: {', '.join(lacks)}")
+
+    def _holds(self, name: RepositoryName, part: Digest) -> bool:
+        """Whether a repository holds a part by now: what was pushed while it was read is no damage."""
+        for path in (layout.layer_link(name, part), layout.revision_link(name, part)):
+            try:
+                self.census.driver.stat(path)
+            except FileNotFoundError:
+                continue
+            return True
+        return False
 
     def _required(self, name: RepositoryName, manifest: bytes) -> Iterator[bytes]:
         """What must be there for a manifest to be whole."""

@@ -77,7 +77,7 @@ class Trash:
         if self.dry_run:
             return Outcome.REMOVED
         try:
-            aside = self._set_aside(path)
+            aside = self.set_aside(path)
         except FileNotFoundError:
             return Outcome.GONE
         try:
@@ -94,8 +94,12 @@ class Trash:
             self.driver.discard(aside)
         return Outcome.REMOVED
 
-    def _set_aside(self, path: str) -> str:
-        """Set content aside; where to."""
+    def set_aside(self, path: str) -> str:
+        """Set content aside; where to.
+
+        Errors:
+            FileNotFoundError: there is no such content.
+        """
         aside = f"{layout.TRASH}/{self.run}{_reversible(path)}"
         try:
             self.driver.set_aside(path, aside)

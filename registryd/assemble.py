@@ -54,6 +54,7 @@ def assemble(config: Config, reactor: Any, threads: ThreadPool, space: Space, me
 
     Errors:
         UnknownDriverError: the storage driver is not supported.
+        AuthorityError: an upstream's ``ca`` cannot be read.
     """
     in_thread: InThread = partial(deferToThreadPool, reactor, threads)
     driver = make_driver(config)

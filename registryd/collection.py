@@ -169,9 +169,8 @@ class CollectorProcess:
         self._cancels.append(cancel)
 
     def _want(self, kind: Kind) -> None:
-        if not self._stopped:
-            self._wanted.add(kind)
-            self._run_next()
+        self._wanted.add(kind)
+        self._run_next()
 
     def _run_next(self) -> None:
         if self._child is not None:
@@ -221,12 +220,12 @@ class CollectorProcess:
 
     def _finish(self, outcome: str, report: Report | None, why: str) -> None:
         run = Run(self._kind.value, outcome, self._now(), report)
-        if not self._stopped:
-            self._log(run, why)
-            self._observe(run)
         if report is not None:
             self.last = run
             self._cached = report.mirror_bytes + self._came_meanwhile
+        if not self._stopped:
+            self._log(run, why)
+            self._observe(run)
         self._note_limit(report)
         freed = report is not None and report.removed_bytes > 0
         if freed or self._kind is Kind.EVICT or self._stopped:
@@ -249,7 +248,7 @@ class CollectorProcess:
         self._not_before = 0.0 if below else self._reactor.seconds() + PAUSE
         if report is not None and not below and not self._passed:
             _log.warn(
-                "mirrored content takes {size}, more than proxy.maxsize ({limit}): all else was used lately",
+                "mirrored content takes {size}, beyond proxy.maxsize ({limit}): it was used within the last two hours",
                 size=shown_size(report.mirror_bytes),
                 limit=shown_size(self._limit),
             )

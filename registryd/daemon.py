@@ -37,6 +37,7 @@ from registryd.interfaces import IStorageDriver
 from registryd.metrics import CollectorMetrics, Metrics, MirrorMetrics
 from registryd.storage import layout
 from registryd.storage.configured import UnknownDriverError
+from registryd.upstream import AuthorityError
 from registryd.tls import TlsError, server_options
 
 _log = Logger()
@@ -71,7 +72,7 @@ class RegistryService(Service):
         try:
             space = self._collector or UnboundedSpace()
             self._assembled = assemble(config, reactor, self._threads, space, self._mirror_metrics)
-        except UnknownDriverError as error:
+        except (UnknownDriverError, AuthorityError) as error:
             raise StartError(str(error)) from error
         limits = config.http.limits
         log = access_log if config.log.access else None

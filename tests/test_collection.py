@@ -10,6 +10,7 @@ import tempfile
 import time
 from collections.abc import Mapping, Sequence
 from importlib.util import find_spec
+from io import StringIO
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ from twisted.trial.unittest import SynchronousTestCase, TestCase
 from registryd.child import MOST_OUTPUT, Child, Ended
 from registryd.collection import PAUSE, STOP_PATIENCE, CollectorProcess, UnboundedSpace
 from registryd.config import Config, load
+from registryd.daemon import RegistryService
+from registryd.http.accesslog import AccessLog
 from registryd.reference import Digest, RepositoryName
 from registryd.report import Damage, Report, Run
 from registryd.storage import layout
@@ -258,7 +261,7 @@ class LimitTests(PlayedCase):
         collector = self.limited()
         collector.came(1536)
         line = self.logged(LogLevel.warn, self.clock.running, 0, report(mirror=1536))
-        self.assertIn("mirrored content takes 1.5 KiB, more than proxy.maxsize (1000 B)", line)
+        self.assertIn("mirrored content takes 1.5 KiB, beyond proxy.maxsize (1000 B)", line)
         collector.came(1)
         self.clock.advance(PAUSE - 1)
         self.assertEqual(len(self.clock.started), 1)
@@ -402,6 +405,14 @@ class OutcomeTests(PlayedCase):
             line = self.logged(LogLevel.error, self.running(), *ending)
             self.assertEqual(line, f"room for mirrored content: the collector failed: {told}")
             self.assertEqual(self.runs[-1].outcome, "failed")
+
+    def test_long_output_is_not_kept(self) -> None:
+        process = self.running()
+        for _ in range(3):
+            process.protocol.childDataReceived(1, b" " * (MOST_OUTPUT // 2))
+        process.protocol.childDataReceived(1, report())
+        assert isinstance(process.protocol, Child)
+        self.assertLess(sum(map(len, process.protocol._output)), MOST_OUTPUT // 2)
 
 
 class StopTests(PlayedCase):
@@ -579,11 +590,60 @@ class CollectorTests(TestCase):
         run = await self.first_run()
         self.assertEqual(run.outcome, "busy")
 
+    def cached(self, content: bytes, age: float) -> list[str]:
+        """The paths of a blob, and of its link in a mirrored repository."""
+        name, digest = RepositoryName("mirrored/app"), Digest.of(content)
+        self.driver.put_content(layout.mirror(name), b"upstream.example")
+        link = layout.layer_link(name, digest)
+        self.driver.put_content(link, str(digest).encode())
+        place = f"{self.folder}/store{link}"
+        time = os.stat(place).st_mtime - age
+        os.utime(place, (time, time))
+        return [self.blob(content, age), place]
+
+    async def test_make_room(self) -> None:
+        old, lately = self.cached(b"o" * 3000, 3 * HOUR), self.cached(b"l" * 1000, HOUR)
+        collector = self.collector(proxy=MIRROR)
+        self.assertEqual(await collector.make_room(), True)
+        self.assertEqual([os.path.exists(place) for place in (*old, *lately)], [False, False, True, True])
+        self.assertEqual(collector.cached_bytes(), 1000)
+
+    async def test_beyond_the_limit(self) -> None:
+        self.cached(b"o" * 3000, 3 * HOUR)
+        self.cached(b"l" * 1000, HOUR)
+        collector = self.collector(proxy={**MIRROR, "maxsize": 3500})
+        collector.came(3501)
+        run = await self.ran
+        self.assertEqual((run.kind, collector.cached_bytes()), ("expired", 1000))
+
     async def test_make_room_where_nothing_is_mirrored(self) -> None:
         old = self.blob(b"old", 2 * HOUR)
         self.assertEqual(await self.collector(proxy=MIRROR).make_room(), False)
         self.assertTrue(os.path.exists(old))
         self.assertEqual((await self.ran).outcome, "done")
+
+
+class UncollectableTests(TestCase):
+    timeout = 20
+
+    async def test_told_at_the_start(self) -> None:
+        folder = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, folder)
+        for storage in (
+            "inmemory",
+            {"inmemory": None, "maintenance": {"readonly": {"enabled": True}}},
+            {"filesystem": {"rootdirectory": f"{folder}/store"}, "maintenance": {"readonly": {"enabled": True}}},
+        ):
+            loaded = config(folder, storage=storage, gc={"interval": "1h"})
+            service = RegistryService(loaded, reactor, AccessLog(StringIO().write, Clock()))
+            with capturedLogs() as events:
+                service.startService()
+            lines = [formatEvent(event) for event in events if event["log_level"] is LogLevel.warn]
+            with capturedLogs():
+                await service.stopService()
+            self.assertEqual(
+                lines, [f"{folder}/config.yml: gc.interval: what is read-only or in memory is not collected"]
+            )
 
 
 class DaemonTests(SynchronousTestCase):

@@ -62,6 +62,20 @@ def known(driver: IStorageDriver, path: str) -> tuple[bool, int]:
     return stat.is_folder, stat.size
 
 
+def holds(driver: IStorageDriver, path: str) -> bool:
+    """Whether anything is at a path."""
+    try:
+        driver.stat(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
+def leaves(driver: IStorageDriver, path: str, leaf: str, others: bool) -> list[tuple[str, int | None, list[str]]]:
+    """The leaves in a folder, but for their times."""
+    return sorted((one.name, one.size, sorted(one.others)) for one in driver.leaves(path, leaf, others))
+
+
 def content(driver: IStorageDriver, folder: str) -> Iterator[tuple[str, bytes | None]]:
     """All that is in a folder at any depth: content with its bytes, folders with None."""
     for name in names(driver, folder):
@@ -155,6 +169,24 @@ class DriversAgree(RuleBasedStateMachine):
     @rule(path=ANY_PATHS, stop=ANY_PATHS)
     def prune(self, path: str, stop: str) -> None:
         alike(lambda driver: driver.prune(path, stop), self.drivers)
+
+    @rule(path=PATHS, aside=PATHS)
+    def set_aside(self, path: str, aside: str) -> None:
+        if not any(holds(driver, aside) for driver in self.drivers):
+            alike(lambda driver: driver.set_aside(path, aside), self.drivers)
+
+    @rule(aside=ANY_PATHS, path=ANY_PATHS)
+    def put_back(self, aside: str, path: str) -> None:
+        if aside != path:
+            alike(lambda driver: driver.put_back(aside, path), self.drivers)
+
+    @rule(path=ANY_PATHS)
+    def discard(self, path: str) -> None:
+        alike(lambda driver: driver.discard(path), self.drivers)
+
+    @rule(path=ANY_PATHS, leaf=st.sampled_from(["a", "b"]), others=st.booleans())
+    def leaves(self, path: str, leaf: str, others: bool) -> None:
+        alike(lambda driver: leaves(driver, path, leaf, others), self.drivers)
 
     @rule(exclusive=st.booleans())
     def lock(self, exclusive: bool) -> None:

@@ -197,9 +197,10 @@ class DebugPortTests(TestCase):
             await service.stopService()
 
     async def ask(self, port: int, path: str, method: str = "GET") -> tuple[int, str]:
-        """The status and body of an answer."""
+        """The status and body of an answer; its headers are in ``head``."""
         answer = await deferToThread(self._ask, port, f"{method} {path} HTTP/1.0\r\n\r\n")
         head, _, body = answer.partition("\r\n\r\n")
+        self.head = head
         return int(head.split(" ")[1]), body
 
     def _ask(self, port: int, request: str) -> str:
@@ -215,6 +216,7 @@ class DebugPortTests(TestCase):
         port = self.started({"addr": "127.0.0.1:0", "prometheus": {"enabled": True}}, proxy=proxy)
         status, body = await self.ask(port, "/metrics?a=b")
         self.assertEqual(status, 200)
+        self.assertIn("\r\nContent-Type: text/plain; version=0.0.4; charset=utf-8\r\n", f"{self.head}\r\n")
         told = parsed(body)
         self.assertEqual(told["registryd_proxy_maxsize_bytes"], 1000)
         self.assertEqual(told["registryd_proxy_cached_bytes"], 0)

@@ -129,7 +129,8 @@ class MemoryDriver:
         self.move(path, aside)
 
     def put_back(self, aside: str, path: str) -> bool:
-        _split(path)
+        for changed in (aside, path):
+            _split(changed)
         with self._guard:
             self._content(aside)
             try:

@@ -80,7 +80,7 @@ class Availability:
         self._delay = min(self._delay * 2, LONGEST_DELAY) or FIRST_DELAY
         wait = self._delay if retry_after is None else min(max(retry_after, 1.0), LONGEST_RETRY_AFTER)
         if self._until is None:
-            _log.warn("{origin} is left alone for {wait:.0f} s: {reason}", origin=self.origin, wait=wait, reason=reason)
+            _log.warn("{reason}; it is left alone for {wait:.0f} s", reason=reason, wait=wait)
         self._until = self._clock.seconds() + wait
         self._reason, self._told = reason, retry_after is not None
         self._period += 1

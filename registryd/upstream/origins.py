@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from functools import lru_cache
-from ipaddress import ip_address
 from urllib.parse import urlsplit
 
 import attrs
@@ -56,23 +55,13 @@ class Origin:
 
 
 def _same_domain(host: str, other: str) -> bool:
-    if _is_address(host) or _is_address(other):
-        return False
     domain = _registrable(host)
     return domain is not None and domain == _registrable(other)
 
 
-def _is_address(host: str) -> bool:
-    try:
-        ip_address(host)
-    except ValueError:
-        return False
-    return True
-
-
 @lru_cache(maxsize=256)
 def _registrable(host: str) -> str | None:
-    """The part of a host's name that somebody registered, below a public suffix; None where it is one itself."""
+    """The part of a host's name that somebody registered, below a public suffix; None for a suffix, or an address."""
     # The list takes 50 ms to read: only who meets a token service on another host waits for it.
     from publicsuffixlist import PublicSuffixList
 

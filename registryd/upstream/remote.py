@@ -19,6 +19,7 @@ from registryd.upstream.credentials import ICredentialSource
 from registryd.upstream.headers import every, first
 from registryd.upstream.login import Authorization, Login
 from registryd.upstream.origins import Origin
+from registryd.upstream.verbatim import request
 
 _log = Logger()
 
@@ -124,10 +125,8 @@ class Remote:
         """The first answer that is no redirect, and who gave it."""
         origin = self.origin
         for _ in range(MOST_REDIRECTS + 1):
-            # Twisted would take the URL as it is: what signs it, signs its bytes.
-            response = await self._agent.request(
-                method, url.encode("ascii"), self._headers(headers, authorization, origin)
-            )
+            asked = self._headers(headers, authorization, origin)
+            response = await request(self._agent, method, url.encode("ascii"), asked, self._clock)
             location = first(response.headers, b"Location")
             if response.code not in _REDIRECTS or not location:
                 return response, origin
@@ -148,8 +147,6 @@ class Remote:
     def _headers(self, more: Mapping[str, str], authorization: Authorization | None, to: Origin) -> Headers:
         headers = Headers({name: [value] for name, value in more.items()})
         headers.setRawHeaders(b"User-Agent", [_AGENT_NAME])
-        # Digests are those of the bytes as they are stored.
-        headers.setRawHeaders(b"Accept-Encoding", [b"identity"])
         if authorization is not None and to.host == self.origin.host and self.origin.may_lead_to(to):
             headers.setRawHeaders(b"Authorization", [authorization.value])
         return headers

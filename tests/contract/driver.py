@@ -423,6 +423,95 @@ class DriverContract(_Case):
                 self.driver.delete(path)
         self.assertEqual(self.driver.get_content("/f/a"), b"1")
 
+    # entries, leaves
+
+    def test_entries(self) -> None:
+        temporary = "b.01234567-89ab-cdef-0123-456789abcdef.tmp"
+        for name in ("a", temporary, ".e", "_f"):
+            self.driver.put_content(f"/f/{name}", b"1")
+        self.driver.make_folder("/f/g")
+        found = {entry.name: entry.is_folder for entry in self.driver.entries("/f")}
+        self.assertEqual(found, {"a": False, temporary: False, ".e": False, "_f": False, "g": True})
+
+    def test_entries_where_there_is_no_folder(self) -> None:
+        self.driver.put_content("/f/a", b"1")
+        for path in ("/b", "/g/h", "/f/a", "/f/a/b", "/f/" + "n" * 5000, *REFUSED):
+            self.assertEqual(list(self.driver.entries(path)), [])
+            self.assertEqual(list(self.driver.leaves(path, "a", True)), [])
+
+    def test_entries_while_they_go(self) -> None:
+        for number in range(100):
+            self.driver.put_content(f"/f/{number}/a", b"1")
+        for entry in self.driver.entries("/f"):
+            self.driver.delete(f"/f/{entry.name}")
+        self.assertEqual(self.names("/f"), [])
+
+    def test_leaves(self) -> None:
+        self.driver.put_content("/f/a/link", b"123")
+        self.driver.put_content("/f/b/link", b"")
+        self.driver.put_content("/f/b/other", b"1")
+        self.driver.put_content("/f/c/other", b"1")
+        self.driver.make_folder("/f/d")
+        self.driver.put_content("/f/link", b"1")
+        modified = self.driver.stat("/f/a/link").modified
+        for others, expected in ((True, ["other"]), (False, [])):
+            leaves = {leaf.name: leaf for leaf in self.driver.leaves("/f", "link", others)}
+            self.assertEqual({name: leaf.size for name, leaf in leaves.items()}, {"a": 3, "b": 0, "c": None, "d": None})
+            self.assertEqual(leaves["a"].modified, modified)
+            told = [list(leaves[name].others) for name in "abcd"]
+            self.assertEqual(told, [[], expected, expected, []])
+
+    def test_leaves_further_down(self) -> None:
+        self.driver.put_content("/f/a/b/link", b"123")
+        self.driver.put_content("/f/c/b", b"1")
+        found = {leaf.name: leaf.size for leaf in self.driver.leaves("/f", "b/link", False)}
+        self.assertEqual(found, {"a": 3, "c": None})
+
+    # set_aside, put_back, discard
+
+    def test_set_aside_and_put_back(self) -> None:
+        self.driver.put_content("/f/a", b"1")
+        modified = self.driver.stat("/f/a").modified
+        self.driver.set_aside("/f/a", "/t/u/f.a")
+        self.assertEqual((self.names("/f"), self.driver.get_content("/t/u/f.a")), ([], b"1"))
+        self.driver.prune("/f", "/")
+        self.assertTrue(self.driver.put_back("/t/u/f.a", "/f/a"))
+        self.assertEqual((self.names("/t/u"), self.driver.get_content("/f/a")), ([], b"1"))
+        self.assertEqual(self.driver.stat("/f/a").modified, modified)
+
+    def test_put_back_where_something_new_stands(self) -> None:
+        self.driver.put_content("/f/a", b"old")
+        self.driver.set_aside("/f/a", "/t/f.a")
+        self.driver.put_content("/f/a", b"new")
+        self.assertFalse(self.driver.put_back("/t/f.a", "/f/a"))
+        self.assertEqual((self.names("/t"), self.driver.get_content("/f/a")), ([], b"new"))
+
+    def test_set_aside_what_is_open(self) -> None:
+        self.driver.put_content("/f/a", b"1")
+        reader = self.driver.reader("/f/a")
+        self.addCleanup(reader.close)
+        self.driver.set_aside("/f/a", "/t/f.a")
+        self.driver.discard("/t/f.a")
+        self.assertEqual(reader.read(0, 1), b"1")
+
+    def test_discard(self) -> None:
+        self.driver.put_content("/f/a", b"1")
+        self.driver.put_content("/f/b", b"1")
+        self.driver.discard("/f/a")
+        self.assertEqual(self.names("/f"), ["b"])
+
+    def test_set_aside_file_not_found(self) -> None:
+        self.driver.put_content("/f/a", b"1")
+        for path in ("/b", "/g/h", "/f/b", "/f/a/b", "/f", "/f/" + "n" * 5000):
+            for change in (
+                lambda path: self.driver.set_aside(path, "/t/u"),
+                lambda path: self.driver.put_back(path, "/t/u"),
+                self.driver.discard,
+            ):
+                with self.assertRaises(FileNotFoundError):
+                    change(path)
+        self.assertEqual(([name for name in self.names("/") if name != "t"], self.names("/f")), (["f"], ["a"]))
+
     # paths that are none
 
     def test_no_path_is_found(self) -> None:
@@ -447,6 +536,11 @@ class DriverContract(_Case):
                 lambda path: self.driver.move(path, "/c"),
                 self.driver.delete,
                 lambda path: self.driver.prune(path, "/"),
+                lambda path: self.driver.set_aside("/a/b", path),
+                lambda path: self.driver.set_aside(path, "/c"),
+                lambda path: self.driver.put_back("/a/b", path),
+                lambda path: self.driver.put_back(path, "/c"),
+                self.driver.discard,
             ):
                 with self.assertRaises(ValueError):
                     change(path)

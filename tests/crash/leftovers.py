@@ -76,7 +76,9 @@ def _empty_folders(tree: Path) -> Iterator[str]:
 def _may_be_empty(folder: Path) -> bool:
     if folder.name in ("sha256", "sha512"):
         return folder.parent.name in ("_layers", "revisions", "referrers")
-    return folder.name == "_layers" and (folder.parent / "_manifests").exists()
+    if folder.name == "_layers":
+        return (folder.parent / "_manifests").exists()
+    return folder.name == "referrers" and (folder.parent / "tags").exists()
 
 
 def _current(repository: str, tag: str) -> str:

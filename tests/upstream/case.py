@@ -2,14 +2,17 @@
 
 from __future__ import annotations
 
+import shutil
+import tempfile
 from collections.abc import Awaitable, Callable, Mapping, Sequence
+from pathlib import Path
 from typing import Any, TypeVar
 
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
 from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublisher
-from twisted.trial.unittest import TestCase
+from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import provider
 
 from registryd.config import Upstream
@@ -26,6 +29,13 @@ NAME = RepositoryName("team/app")
 LATEST = Tag("latest")
 SECRET = "s3cr3t-never-told"
 LIMIT = 64 * 1024
+
+
+def folder_of(case: SynchronousTestCase | TestCase) -> Path:
+    """A folder for a test, which goes with it."""
+    folder = tempfile.mkdtemp()
+    case.addCleanup(shutil.rmtree, folder, True)
+    return Path(folder)
 
 
 class UpstreamCase(TestCase):

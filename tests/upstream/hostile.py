@@ -88,6 +88,7 @@ class Switches:
     token_status: int | None = None  # what the token service answers
     token_delay: float = 0.0
     refuse_tokens: bool = False  # 401 for ever
+    rotate_identity: bool = False  # an identity token is good once, and its answer has the next
     revoked: Sequence[str] = ()  # tokens that are valid no more
     ratelimit: Sequence[str] = ()  # RateLimit-Limit, RateLimit-Remaining, docker-ratelimit-source
     gzip_label: bool = False  # Content-Encoding: gzip on blobs, as some stores label layers
@@ -296,6 +297,10 @@ class Hostile(Resource):
         _fail(request, 401, "UNAUTHORIZED")
         return False
 
+    def _challenge_on(self, request: Request, name: str) -> None:
+        if self.switches.auth == "token":
+            request.setHeader("WWW-Authenticate", self._challenge(name))
+
     def _challenge(self, name: str) -> str:
         scope = f',scope="repository:{name}:pull"' if self.switches.scope_told else ""
         return f'Bearer realm="{self.switches.realm or self.url + "/token"}",service="hostile, inc."{scope}'
@@ -314,6 +319,9 @@ class Hostile(Resource):
         name = arguments.get("scope", "::").split(":")[1]
         self.tokens.append(f"{name}:{len(self.tokens)}")
         answer: dict[str, Any] = {switches.token_field: self.tokens[-1]}
+        if switches.rotate_identity and identity is not None:
+            switches.password += "+"
+            answer["refresh_token"] = switches.password
         if switches.token_lifetime is not None:
             answer["expires_in"] = switches.token_lifetime
         _say(request, 200, json.dumps(answer).encode(), "application/json")
@@ -323,6 +331,7 @@ class Hostile(Resource):
         manifest = self.content.manifests.get((name, reference))
         head = request.method == b"HEAD"
         if head and switches.head_manifests is not None:
+            self._challenge_on(request, name)
             _fail(request, switches.head_manifests, "UNAUTHORIZED")
             return
         if switches.html:
@@ -342,6 +351,7 @@ class Hostile(Resource):
         switches = self.switches
         content = self.content.blobs.get(reference)
         if request.method == b"HEAD" and switches.head_blobs is not None:
+            self._challenge_on(request, name)
             _fail(request, switches.head_blobs, "UNAUTHORIZED")
             return
         if content is None:

@@ -17,7 +17,7 @@ from registryd.upstream import AuthorityError, UpstreamRegistry
 from registryd.upstream.agent import https_policy
 from registryd.upstream.proxies import Proxies
 from tests.clients.certificates import Certificates, issue
-from tests.upstream.case import LATEST, NAME, SECRET, UpstreamCase
+from tests.upstream.case import LATEST, NAME, SECRET, UpstreamCase, folder_of
 from tests.upstream.hostile import Hostile
 from tests.upstream.proxy import Proxy
 from tests.values import Sink
@@ -28,8 +28,7 @@ LAYER = b"layer" * 50_000
 class TlsCase(UpstreamCase):
     def setUp(self) -> None:
         super().setUp()
-        self.folder = Path(self.mktemp())
-        self.folder.mkdir(parents=True)
+        self.folder = folder_of(self)
         self.files = issue(self.folder, ["127.0.0.1"], ["localhost", "registry.test"])
         self.secure = self.serving(self.files)
 
@@ -103,11 +102,19 @@ class Tls(TlsCase):
         (await registry.fetch_blob(NAME, self.digest, 0)).abandon()
         await self.until(lambda: not self.secure.active)
 
+    async def test_a_peer_that_does_not_agree_to_close(self) -> None:
+        registry = self.upstream(self.secure.url, ca=str(self.files.authority))
+        self.secure.switches.stall_after = 10
+        fetch = await registry.fetch_blob(NAME, self.digest, 0)
+        for channel in self.secure._channels:
+            channel.transport.pauseProducing()
+        fetch.abandon()
+        await self.until(lambda: not registry._dialling._open.connections)
+
 
 class Authorities(SynchronousTestCase):
     def test_errors_name_the_file(self) -> None:
-        folder = Path(self.mktemp())
-        folder.mkdir(parents=True)
+        folder = folder_of(self)
         broken = "-----BEGIN CERTIFICATE-----\nnonsense\n-----END CERTIFICATE-----\n"
         for name, content, text in (
             ("none", None, "No such file"),

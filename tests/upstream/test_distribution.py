@@ -5,7 +5,6 @@ from __future__ import annotations
 import base64
 import http.client
 from collections.abc import Mapping
-from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor
@@ -14,7 +13,7 @@ from registryd.errors import BlobUnknown, ManifestUnknown, NameUnknown
 from registryd.model import Manifest
 from registryd.reference import Digest, RepositoryName, Tag
 from tests.clients.distribution import Distribution
-from tests.upstream.case import LATEST, NAME, UpstreamCase
+from tests.upstream.case import LATEST, NAME, UpstreamCase, folder_of
 from tests.values import image
 
 LAYER = b"layer" * 200_000
@@ -47,7 +46,7 @@ class Served(UpstreamCase):
     """A test that has Distribution running, and an image in it."""
 
     def serve(self, headers: Mapping[str, str], **more: Any) -> tuple[Distribution, Manifest]:
-        folder = Path(self.mktemp()).absolute()
+        folder = folder_of(self)
         distribution = Distribution(folder / "root", folder, **more)
         self.addCleanup(distribution.__exit__, None, None, None)
         return distribution, push(distribution.port, headers)
@@ -78,8 +77,7 @@ class Plain(Served):
 
 class Htpasswd(Served):
     async def test_login(self) -> None:
-        users = Path(self.mktemp()).absolute()
-        users.parent.mkdir(parents=True, exist_ok=True)
+        users = folder_of(self) / "users"
         users.write_text(_HTPASSWD)
         login = base64.b64encode(f"{USER}:{PASSWORD}".encode()).decode()
         auth = {"htpasswd": {"realm": "here", "path": str(users)}}

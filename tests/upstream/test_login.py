@@ -5,17 +5,18 @@ from __future__ import annotations
 import os
 import stat
 import sys
-from pathlib import Path
 
 from twisted.internet import reactor
 from twisted.internet.defer import CancelledError
 from twisted.internet.process import ProcessReader
+from twisted.trial.unittest import SynchronousTestCase
 
 from registryd.config.values import CredentialHelper
 from registryd.errors import BlobUnknown
 from registryd.reference import RepositoryName
 from registryd.upstream.origins import Origin
-from tests.upstream.case import LATEST, NAME, SECRET, UpstreamCase
+from registryd.upstream.tokens import lifetime
+from tests.upstream.case import LATEST, NAME, SECRET, UpstreamCase, folder_of
 
 OTHER = RepositoryName("team/other")
 
@@ -166,6 +167,26 @@ class Tokens(UpstreamCase):
             await self.unavailable(self.upstream().get_manifest(NAME, LATEST))
 
 
+class Lifetimes(SynchronousTestCase):
+    def test_rows(self) -> None:
+        now = 1_800_000_000.0  # 2027-01-15T08:00:00Z
+        for document, expected in (
+            ({}, 50.0),
+            ({"expires_in": 300}, 290.0),
+            ({"expires_in": 20}, 15.0),
+            ({"expires_in": 0}, 50.0),
+            ({"expires_in": "x"}, 50.0),
+            ({"expires_in": True}, 50.0),
+            ({"expires_in": 300, "issued_at": "2027-01-15T07:58:20Z"}, 190.0),
+            ({"expires_in": 300, "issued_at": "2027-01-15T07:58:20.123456789Z"}, 190.0),
+            ({"expires_in": 300, "issued_at": "2027-01-15T09:58:20+02:00"}, 190.0),
+            ({"expires_in": 300, "issued_at": "2027-01-15T07:00:00Z"}, 290.0),
+            ({"expires_in": 300, "issued_at": "2027-01-15T09:00:00Z"}, 290.0),
+            ({"expires_in": 300, "issued_at": "yesterday"}, 290.0),
+        ):
+            self.assertEqual(lifetime(document, now), expected, document)
+
+
 class Trust(UpstreamCase):
     """Whom credentials may be told."""
 
@@ -210,6 +231,9 @@ class Basic(UpstreamCase):
             error = await self.unavailable(registry.get_manifest(NAME, LATEST))
             self.assertIn("refused the login", str(error))
         self.assertEqual(self.hostile.counts["GET manifests"], 2)
+        self.clock.advance(60)
+        await self.unavailable(registry.get_manifest(NAME, LATEST))
+        self.assertEqual(self.hostile.counts["GET manifests"], 3)
 
 
 class Helpers(UpstreamCase):
@@ -220,8 +244,7 @@ class Helpers(UpstreamCase):
         self.manifest, _ = self.hostile.content.image(NAME, LATEST, b"layer")
         self.hostile.switches.auth = "basic"
         self.hostile.switches.username, self.hostile.switches.password = "user", SECRET
-        self.folder = Path(self.mktemp())
-        self.folder.mkdir(parents=True)
+        self.folder = folder_of(self)
         self.log = self.folder.absolute() / "log"
         self.environment = {"PATH": f"{self.folder.absolute()}{os.pathsep}{os.environ['PATH']}"}
 
@@ -307,3 +330,13 @@ class Helpers(UpstreamCase):
         registry = self.upstream(helper=CredentialHelper("test", None), environment=self.environment)
         self.assertEqual(await registry.get_manifest(NAME, LATEST), self.manifest)
         self.assertEqual((self.hostile.counts["POST token"], self.hostile.counts["GET token"]), (1, 0))
+
+    async def test_identity_token_that_is_replaced(self) -> None:
+        self.hostile.switches.auth = "token"
+        self.hostile.switches.rotate_identity = True
+        self.program(self.answer("<token>"))
+        registry = self.upstream(helper=CredentialHelper("test", None), environment=self.environment)
+        for _ in range(3):
+            self.assertEqual(await registry.get_manifest(NAME, LATEST), self.manifest)
+            self.clock.advance(300)
+        self.assertEqual(self.hostile.counts["POST token"], 3)

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from registryd.errors import BlobUnknown
 from tests.upstream.case import LATEST, NAME, SECRET, UpstreamCase
+from tests.upstream.trickling import Trickling
 
 LAYER = b"layer" * 1000
 
@@ -26,6 +27,21 @@ class Redirects(UpstreamCase):
             self.hostile.switches.redirect_code = code
             self.assertEqual(await self.fetched(self.registry, self.digest), LAYER)
             self.assertEqual((await self.registry.resolve_blob(NAME, self.digest)).size, len(LAYER))
+
+    async def test_connections_are_kept(self) -> None:
+        for _ in range(5):
+            self.assertEqual(await self.fetched(self.registry, self.digest), LAYER)
+            await self.turns(3)
+        self.assertLessEqual(self.hostile.connections, 2)
+
+    async def test_the_rest_of_a_redirect_is_not_waited_for(self) -> None:
+        location = f"{self.store.url}/v2/{NAME}/blobs/{self.digest}"
+        head = f"HTTP/1.1 307 Elsewhere\r\nLocation: {location}\r\nContent-Length: 100\r\n\r\n"
+        server = Trickling(head.encode())
+        self.assertEqual(await self.fetched(self.upstream(server.listen(self)), self.digest), LAYER)
+        self.assertEqual(len(server.open), 1)
+        self.clock.advance(60)
+        await self.until(lambda: not server.open)
 
     async def test_manifests_too(self) -> None:
         self.hostile.switches.redirect_manifests = True
