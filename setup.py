@@ -21,6 +21,7 @@ setup(
     data_files=[("share/registryd/conf", sorted(str(p) for p in Path("conf").glob("*")))],
     install_requires=[
         "attrs>=23.2",
+        "cachetools>=5.3,<9",
         "click>=8.1",
         "google-re2>=1.1",
         "klein>=24.8,<26",
@@ -44,6 +45,7 @@ setup(
             "ruff>=0.8",
             "towncrier>=24.8",
             "types-PyYAML",
+            "types-cachetools",
         ],
     },
     entry_points={"console_scripts": ["registryd = registryd.cli:main", "registryd-gc = registryd_gc.cli:main"]},

@@ -16,9 +16,11 @@ from registryd.globs import Globs
 from registryd.interfaces import IStorageDriver
 from registryd.storage.configured import UnknownDriverError, make_driver
 from registryd_gc.collect import CollectError, Options, collect, held
-from registryd_gc.console import Console, summary
-from registryd_gc.duration import duration
+from registryd_gc.console import Console, summary, verified_summary
+from registryd_gc.duration import duration, size
+from registryd_gc.reading import Pace
 from registryd_gc.trash import put_back, runs
+from registryd_gc.verify import Verification
 
 FAILED = 1
 DAMAGED = 3
@@ -38,17 +40,23 @@ def commands() -> None:
     """Collect what nothing in a registry's store needs."""
 
 
-@commands.command("collect", epilog="Other commands: restore. Each has its own --help.")
+@commands.command("collect", epilog="Other commands: verify, restore. Each has its own --help.")
 @click.argument("config", required=False)
 @click.option("-d", "--dry-run", is_flag=True, help="Tell what would go; remove nothing.")
 @click.option("-m", "--delete-untagged", is_flag=True, help="Remove manifests that no tag, index or subject needs.")
 @click.option("-q", "--quiet", is_flag=True, help="Tell nothing but failures and damage.")
-@click.option("--grace", metavar="DURATION", callback=duration, help="Leave what is younger; gc.grace of the configuration unless given.")
+@click.option(
+    "--grace",
+    metavar="DURATION",
+    callback=duration,
+    help="Leave what is younger; gc.grace of the configuration unless given.",
+)
 @click.option("--offline", is_flag=True, help="Nothing writes to the store: grace 0. Refused while a daemon runs.")
 @click.option("--repository", "repositories", metavar="GLOB", multiple=True, help="Only from these; may be repeated.")
 @click.option("--json", "as_json", is_flag=True, help="Tell the numbers as one JSON document.")
 @click.option("--expired-only", is_flag=True, help="Remove only what is cached of upstreams and has expired.")
 @click.option("--evict", is_flag=True, help="With --expired-only: make room in the cache, least recently used first.")
+@click.option("--repair", is_flag=True, help="Mend what is found damaged, where that can be.")
 def collect_command(config: str | None, quiet: bool, as_json: bool, **flags: Any) -> None:
     """Remove what nothing needs from the store of a registry, while it runs or not.
 
@@ -71,7 +79,7 @@ def collect_command(config: str | None, quiet: bool, as_json: bool, **flags: Any
         click.echo(json.dumps(report.document()))
     elif not quiet:
         click.echo(summary(report))
-    sys.exit(DAMAGED if any(not damage.repaired for damage in report.damage) else 0)
+    sys.exit(DAMAGED if report.damage else 0)
 
 
 def _options(
@@ -83,11 +91,14 @@ def _options(
     repositories: tuple[str, ...],
     expired_only: bool,
     evict: bool,
+    repair: bool,
 ) -> Options:
     if offline and grace:
         raise click.UsageError("--offline means a grace of 0: leave --grace out")
     if evict and not expired_only:
         raise click.UsageError("--evict needs --expired-only")
+    if repair and dry_run:
+        raise click.UsageError("--repair changes the store: leave --dry-run out")
     if grace is None:
         grace = 0.0 if offline else config.collection.grace
     if not grace and not offline and not dry_run:
@@ -100,7 +111,30 @@ def _options(
         repositories=Globs(repositories) if repositories else None,
         expired_only=expired_only,
         evict=evict,
+        repair=repair,
     )
+
+
+@commands.command()
+@click.argument("config", required=False)
+@click.option("--repair", is_flag=True, help="Mend what is found damaged, where that can be.")
+@click.option("--rate", metavar="SIZE", callback=size, help="Read no more than so many bytes a second, as 50MB.")
+@click.option("--restart", is_flag=True, help="Begin anew, also where the last one was interrupted.")
+@click.option("-q", "--quiet", is_flag=True, help="Tell nothing but failures and damage.")
+@click.option("--json", "as_json", is_flag=True, help="Tell what was found as one JSON document.")
+def verify(config: str | None, repair: bool, rate: int | None, restart: bool, quiet: bool, as_json: bool) -> None:
+    """Read everything that a registry has stored, while it runs or not, and tell what is damaged.
+
+    CONFIG is the daemon's configuration file; without it that which REGISTRY_CONFIGURATION_PATH names.
+    """
+    loaded = load(config, os.environ)
+    with Console(quiet, as_json, "verifying") as console:
+        verified = Verification(_driver(loaded), loaded, console, repair, restart, Pace(rate)).run()
+    if as_json:
+        click.echo(json.dumps(verified.document()))
+    elif not quiet:
+        click.echo(verified_summary(verified))
+    sys.exit(DAMAGED if verified.damage else 0)
 
 
 @commands.command()

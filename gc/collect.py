@@ -20,7 +20,9 @@ from registryd_gc.links import Links
 from registryd_gc.mark import Marking
 from registryd_gc.mirror import RECENT, Cache, Cached, read
 from registryd_gc.parts import Parts
+from registryd_gc.reading import Reading
 from registryd_gc.removal import Removal
+from registryd_gc.repair import Repair
 from registryd_gc.report import Listener, Mirror, Report
 from registryd_gc.retention import Rule, rule_for
 from registryd_gc.sweep import RepositorySweep
@@ -37,7 +39,7 @@ class CollectError(Exception):
 @attrs.frozen
 class Options:
     """How to collect. ``grace`` in seconds; ``repositories`` None: all. With ``expired_only`` only what is cached of
-    upstreams goes; with ``evict`` of that as much as there should be room for.
+    upstreams goes; with ``evict`` of that as much as there should be room for. With ``repair`` damage is mended.
     """
 
     grace: float
@@ -47,6 +49,7 @@ class Options:
     repositories: Globs | None = None
     expired_only: bool = False
     evict: bool = False
+    repair: bool = False
 
 
 def collect(driver: IStorageDriver, config: Config, options: Options, listener: Listener) -> Report:
@@ -145,6 +148,9 @@ class _Run:
             self._remove_cached(cache)
         else:
             self._sweep_blobs(repositories, cache.evicted)
+        if self.options.repair and not self.options.dry_run:
+            driver, trash = self.removal.driver, self.removal.trash
+            self.report.damage = Repair(driver, trash, Reading(driver)).mend_all(self.report.damage)
         self.removal.trash.end()
         return self.report
 

@@ -8,7 +8,7 @@ from typing import Any
 
 import click
 
-from registryd_gc.report import Mirror, Report
+from registryd_gc.report import Mirror, Report, Verified
 
 _CLEAR = "\r\x1b[K"
 
@@ -16,10 +16,12 @@ _CLEAR = "\r\x1b[K"
 class Console:
     """A listener that writes what goes to standard output, and all else to standard error.
 
-    ``quiet`` writes nothing but what the operator should know; ``as_json`` leaves standard output to a document.
+    ``quiet`` writes nothing but what the operator should know; ``as_json`` leaves standard output to a document. The
+    bar says what it is ``doing``.
     """
 
-    def __init__(self, quiet: bool, as_json: bool) -> None:
+    def __init__(self, quiet: bool, as_json: bool, doing: str = "collecting") -> None:
+        self._doing = doing
         self._tells = not (quiet or as_json)
         self._shows_bar = self._tells and sys.stderr.isatty()
         self._clears = self._shows_bar and sys.stdout.isatty()
@@ -46,15 +48,18 @@ class Console:
         self.removed(what)
 
     def noted(self, what: str) -> None:
-        click.echo(f"registryd-gc: {what}", err=True)
+        click.echo(f"{_CLEAR if self._bar is not None else ''}registryd-gc: {what}", err=True)
 
     def began(self, steps: int) -> None:
         if self._shows_bar and steps:
-            self._bar = click.progressbar(length=steps, label="collecting", file=sys.stderr).__enter__()
+            # A step may be a byte: a bar has no more than a thousand places.
+            seldom = max(1, steps // 1000)
+            bar = click.progressbar(length=steps, label=self._doing, file=sys.stderr, update_min_steps=seldom)
+            self._bar = bar.__enter__()
 
-    def stepped(self) -> None:
+    def stepped(self, steps: int = 1) -> None:
         if self._bar is not None:
-            self._bar.update(1)
+            self._bar.update(steps)
 
 
 def summary(report: Report) -> str:
@@ -87,6 +92,24 @@ def summary(report: Report) -> str:
     if report.damage:
         lines.append(f"damage        {len(report.damage)} found, {sum(one.repaired for one in report.damage)} repaired")
     lines.append(f"run {report.run}: {report.seconds:.1f} seconds")
+    return "\n".join(lines)
+
+
+def verified_summary(verified: Verified) -> str:
+    """A verification in a few lines for people."""
+    blobs, mended = verified.blobs, sum(one.repaired for one in verified.damage)
+    lines = [
+        f"blobs         {blobs.read} read ({size(blobs.bytes)}), {blobs.vanished} removed meanwhile",
+        f"repositories  {verified.repositories} read",
+    ]
+    if verified.referrers.missing:
+        lines.append(
+            f"referrers     {verified.referrers.missing} entries missing, {verified.referrers.written} written"
+        )
+    lines.append(
+        f"damage        {len(verified.damage)} found, {mended} repaired" if verified.damage else "damage        none"
+    )
+    lines.append(f"{verified.seconds:.1f} seconds")
     return "\n".join(lines)
 
 

@@ -39,15 +39,85 @@ class Inspection:
         # A tag that cannot be read is last: what it may name has to stand.
         for damage in sorted(manifests, key=lambda damage: "/_manifests/tags/" in damage.path):
             yield self.mend(damage)
-        linked: set[bytes] = set()
+        lacking = set(marking.needed)
         for blob, found in self._layers(name):
-            mended = self.mend(found) if found is not None else None
-            if mended is not None:
-                yield mended
-            if mended is None or mended.repaired:
-                linked.add(blob)
+            if found is None:
+                lacking.discard(blob)
+            else:
+                yield self.mend(found)
         for found in self._referrers(repository):
             yield self.mend(found)
         # What is missing in a mirrored repository is fetched when somebody asks for it.
         if repository.upstream is None:
-            yield from self.parts.missing(marking, {blob for blob in marking.needed if not self._links(name, blob)})
+            yield from self.parts.missing(marking, lacking)
+
+    def _revisions(self, repository: Repository) -> Iterator[Damage]:
+        """The links of manifests that have the size of one, and are none."""
+        known = {damage.path for damage in repository.damage if damage.kind == "link"}
+        for revision in repository.revisions.values():
+            path = layout.revision_link(repository.name, digest(revision.digest))
+            if path not in known:
+                found = self._link(path, digest(revision.digest), False)
+                if found is not None:
+                    yield found
+
+    def _layers(self, name: RepositoryName) -> Iterator[tuple[bytes, Damage | None]]:
+        """The blobs that a repository has links of, and what is wrong with each."""
+        for algorithm in LENGTHS:
+            folder = f"{layout.layers(name)}/{algorithm}"
+            # All names first: while they are looked at, some are removed.
+            for leaf in list(self.driver.leaves(folder, "link", False)):
+                blob = from_name(algorithm, leaf.name)
+                if blob is not None and leaf.size is not None:
+                    path = f"{folder}/{leaf.name}/link"
+                    yield blob, self._link(path, digest(blob), True) or self._dangling(path)
+
+    def _referrers(self, repository: Repository) -> Iterator[Damage]:
+        """The entries of referrers that cannot be read; those that are missing are written."""
+        for revision in repository.revisions.values():
+            if revision.subject is not None:
+                named = digest(revision.digest)
+                path = layout.referrer_link(repository.name, digest(revision.subject), named)
+                try:
+                    found = self._checked(path, named, False)
+                except FileNotFoundError:
+                    # Distribution knows of none: no damage.
+                    self._write(path, named)
+                else:
+                    if found is not None:
+                        yield found
+
+    def _write(self, path: str, named: Digest) -> None:
+        self.missing_referrers += 1
+        if self.writes:
+            self.driver.put_content(path, str(named).encode("ascii"))
+
+    def _link(self, path: str, named: Digest, aliased: bool) -> Damage | None:
+        """What is wrong with a link; nothing is with one that has gone."""
+        try:
+            return self._checked(path, named, aliased)
+        except FileNotFoundError:
+            return None
+
+    def _checked(self, path: str, named: Digest, aliased: bool) -> Damage | None:
+        found = read_link(self.driver, path)
+        if is_right(found, named, aliased):
+            return None
+        return Damage("link", path, f"names {found}" if found is not None else "holds no digest")
+
+    def _dangling(self, path: str) -> Damage | None:
+        """Whether a link that can be read is to a blob that is missing."""
+        try:
+            target = read_link(self.driver, path)
+            if target is not None:
+                self.driver.stat(layout.blob_data(target))
+        except FileNotFoundError:
+            return Damage("dangling", path, "its blob is missing") if self._stands(path) else None
+        return None
+
+    def _stands(self, path: str) -> bool:
+        try:
+            self.driver.stat(path)
+        except FileNotFoundError:
+            return False
+        return True

@@ -21,7 +21,8 @@ PLACE = f"{layout.TRASH}/verify"
 INTERVAL = 5.0
 """Seconds between two that are kept: what is read once more after a kill."""
 
-_NOT_WRITABLE = frozenset({errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT})
+NOT_WRITABLE = frozenset({errno.EROFS, errno.EACCES, errno.EPERM, errno.ENOSPC, errno.EDQUOT})
+"""The errors of a store that cannot be written."""
 
 
 @attrs.define
@@ -55,9 +56,7 @@ class Keeping:
         try:
             said: Any = json.loads(self.driver.get_content(PLACE))
             damage = [Damage(**found) for found in said["damage"]]
-            return Position(
-                float(said["began"]), str(said["after"]), int(said["blobs"]), int(said["bytes"]), damage
-            )
+            return Position(float(said["began"]), str(said["after"]), int(said["blobs"]), int(said["bytes"]), damage)
         except (FileNotFoundError, ValueError, TypeError, KeyError):
             return None
 
@@ -72,7 +71,7 @@ class Keeping:
         try:
             self.driver.put_content(PLACE, json.dumps(attrs.asdict(position)).encode())
         except OSError as error:
-            if error.errno not in _NOT_WRITABLE:
+            if error.errno not in NOT_WRITABLE:
                 raise
             if not self._failed:
                 self.noted(f"the position cannot be kept: an interrupted verification begins anew: {error}")

@@ -63,13 +63,38 @@ def _rank(damage: Damage) -> int:
 
 
 @attrs.define
+class Manifests:
+    """The manifests of all repositories. A damaged one stays: without it, nobody would know what else it needs."""
+
+    driver: IStorageDriver
+    _all: set[bytes] | None = attrs.field(default=None, init=False)
+
+    def hold(self, blob: bytes) -> bool:
+        """Whether a repository holds a blob as a manifest, or did when this was first asked."""
+        if self._all is None:
+            self._all = set(self._revisions())
+        return blob in self._all
+
+    def _revisions(self) -> Iterator[bytes]:
+        for name in names(self.driver):
+            for algorithm in LENGTHS:
+                for entry in self.driver.entries(f"{layout.revisions(name)}/{algorithm}"):
+                    manifest = from_name(algorithm, entry.name)
+                    if manifest is not None:
+                        yield manifest
+
+
+@attrs.define
 class Repair:
     """Mends damage, whoever found it. ``reading`` reads blobs once more before they are taken away."""
 
     driver: IStorageDriver
     trash: Trash
     reading: Reading
-    _manifests: set[bytes] | None = attrs.field(default=None, init=False)
+    _manifests: Manifests = attrs.field(init=False)
+
+    def __attrs_post_init__(self) -> None:
+        self._manifests = Manifests(self.driver)
 
     def mend(self, damage: Damage) -> Damage:
         """Mend damage, where that can be; what is gone or right by now is damage no more."""
@@ -95,7 +120,7 @@ class Repair:
         """Take away a blob that nobody can use, so that a push or a mirror brings it anew."""
         match = _BLOB.fullmatch(path)
         blob = from_name(match[1], match[2]) if match is not None and match[1] in LENGTHS else None
-        if blob is None or self.is_manifest(blob):
+        if blob is None or self._manifests.hold(blob):
             return False
         for _ in range(ATTEMPTS):
             version = self.driver.stat(path).version
@@ -104,20 +129,6 @@ class Repair:
             if self.driver.stat(path).version == version and self._take_away(blob, path, version):
                 return True
         return False
-
-    def is_manifest(self, blob: bytes) -> bool:
-        """Whether a repository holds a blob as a manifest: without it, nobody would know what else it needs."""
-        if self._manifests is None:
-            self._manifests = set(self._revisions())
-        return blob in self._manifests
-
-    def _revisions(self) -> Iterator[bytes]:
-        for name in names(self.driver):
-            for algorithm in LENGTHS:
-                for entry in self.driver.entries(f"{layout.revisions(name)}/{algorithm}"):
-                    manifest = from_name(algorithm, entry.name)
-                    if manifest is not None:
-                        yield manifest
 
     def _take_away(self, blob: bytes, path: str, version: object) -> bool:
         """Take away the content with a version; false where another stands by now."""

@@ -39,8 +39,8 @@ class Listener(Protocol):
     def began(self, steps: int) -> None:
         """How many steps the run has."""
 
-    def stepped(self) -> None:
-        """One of them is done."""
+    def stepped(self, steps: int = 1) -> None:
+        """Some of them are done."""
 
 
 class Silence:
@@ -50,7 +50,7 @@ class Silence:
     def explained(self, what: str) -> None: ...
     def noted(self, what: str) -> None: ...
     def began(self, steps: int) -> None: ...
-    def stepped(self) -> None: ...
+    def stepped(self, steps: int = 1) -> None: ...
 
 
 @attrs.define
@@ -133,4 +133,39 @@ class Report:
 
     def document(self) -> dict[str, object]:
         """The report as JSON has it."""
+        return attrs.asdict(self)
+
+
+@attrs.define
+class Read:
+    """What was read of the blobs, an interrupted verification before included; ``vanished`` were removed meanwhile."""
+
+    read: int = 0
+    bytes: int = 0
+    vanished: int = 0
+
+
+@attrs.define
+class Entries:
+    """Entries of referrers that a registry without them did not write."""
+
+    missing: int = 0
+    written: int = 0
+
+
+@attrs.define
+class Verified:
+    """What a verification found. ``began`` in seconds since the epoch, of one that was ``resumed`` the first time."""
+
+    began: float
+    resumed: bool
+    repair: bool
+    seconds: float = 0.0
+    repositories: int = 0
+    blobs: Read = attrs.field(factory=Read)
+    referrers: Entries = attrs.field(factory=Entries)
+    damage: list[Damage] = attrs.field(factory=list)
+
+    def document(self) -> dict[str, object]:
+        """It as JSON has it."""
         return attrs.asdict(self)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import tempfile
 from collections.abc import Iterator
 from contextlib import contextmanager
@@ -168,7 +169,7 @@ def test_docker_asks_the_origin_for_what_is_not_cached(engine: Engine, origin: D
     built_by_docker(engine, origin, repository)
     with mirror({HUB: DEAD}, default=HUB) as daemon, engine.mirrors(daemon.url, f"http://{origin.address}"):
         docker_pulls(engine, f"{repository}:1", repository)
-        assert f"/v2/{repository}/manifests/1" in daemon.stdout
+        daemon.out.wait_for(re.escape(f"/v2/{repository}/manifests/1"))
 
 
 def test_docker_asks_the_origin_for_layers_that_are_gone(
@@ -199,7 +200,7 @@ def test_containerd_asks_the_origin(
     with mirror(upstreams) as daemon:
         write_hosts(tmp_path / "certs.d", OTHER, f"http://{origin.address}", daemon.url)
         containerd_pulls(engine, tmp_path / "certs.d", f"{OTHER}/{repository}:1", subject.digest)
-        assert f"/v2/{repository}/manifests/1?ns={OTHER}" in daemon.stdout
+        daemon.out.wait_for(re.escape(f"/v2/{repository}/manifests/1?ns={OTHER}"))
 
 
 def registries(daemon: Daemon, *locations: tuple[str, str]) -> str:
@@ -237,7 +238,7 @@ def test_podman_asks_the_origin(origin: Distribution, repository: str) -> None:
     push(origin.connect(), repository, "1", image([root_tar(repository)]))
     with mirror({OTHER: DEAD}) as daemon, podman(registries(daemon, (OTHER, origin.address))) as client:
         client.podman("pull", f"{OTHER}/{repository}:1")
-        assert f"/v2/{OTHER}/{repository}/manifests/1" in daemon.stdout
+        daemon.out.wait_for(re.escape(f"/v2/{OTHER}/{repository}/manifests/1"))
 
 
 def test_skopeo_by_the_name_of_the_upstream(

@@ -51,8 +51,8 @@ class Heard:
     def began(self, steps: int) -> None:
         self.steps = steps
 
-    def stepped(self) -> None:
-        self.done += 1
+    def stepped(self, steps: int = 1) -> None:
+        self.done += steps
 
 
 @attrs.define
