@@ -11,12 +11,13 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager
 from pathlib import Path
 
 import attrs
 
 from bench.measure import Site
-from bench.servers import CHECKOUT, DISTRIBUTION, REGISTRYD, Place, Server, ServerError, running
+from bench.servers import CHECKOUT, DISTRIBUTION, NGINX, REGISTRYD, Place, Server, ServerError, running
 from bench.stores import GIB, MIB, blob_folder
 
 CLIENTS = 32
@@ -56,7 +57,8 @@ class Figure:
 class Mirroring:
     """A row: what is pulled through a mirror, by how many clients, and what is told of it.
 
-    ``size`` and ``rounds`` have a long and a short form. ``warm``: what is pulled is cached before.
+    ``size`` and ``rounds`` have a long and a short form. ``warm``: what is pulled is cached before. ``line``: the bytes
+    a second that the upstream's line carries; 0 is no bound.
     """
 
     key: str
@@ -67,6 +69,7 @@ class Mirroring:
     programs: Sequence[str]
     figures: Sequence[Figure]
     warm: bool = False
+    line: int = 0
 
 
 def _median(turns: Sequence[Pull], of: Callable[[Pull], float]) -> float:
@@ -135,6 +138,19 @@ MIRRORINGS: Sequence[Mirroring] = (
         ),
     ),
     Mirroring(
+        "mirror-line",
+        "one cold pull over a line of 1 Gbit/s",
+        1,
+        (256 * MIB, 256 * MIB),
+        (3, 1),
+        _BOTH,
+        (
+            Figure("throughput, of a direct pull's", _throughput, 2, "≥ 0.85", lambda part: part >= 0.85),
+            Figure("first byte, ms later than in a direct pull", _first_beside, 1),
+        ),
+        line=125_000_000,
+    ),
+    Mirroring(
         "mirror-warm",
         "one warm pull",
         1,
@@ -178,11 +194,9 @@ def pull_mirrored(row: Mirroring, quick: bool, site: Site, programs: Sequence[st
     turns: dict[str, list[Pull]] = {}
     try:
         digest = write_blob(folder / "upstream" / "store", _REPOSITORY, size)
-        with running(
-            DISTRIBUTION, Place(folder / "upstream", folder / "upstream" / "store"), os.sched_getaffinity(0)
-        ) as upstream:
+        with _upstream(row, folder) as (upstream, reached):
             for _ in range(row.rounds[quick]):
-                for name, pull in _turn(row, site, upstream, digest, size, programs):
+                for name, pull in _turn(row, site, upstream, reached, digest, size, programs):
                     turns.setdefault(name, []).append(pull)
         return Mirrored(row, size, turns)
     except (ServerError, OSError, subprocess.SubprocessError) as error:
@@ -191,18 +205,38 @@ def pull_mirrored(row: Mirroring, quick: bool, site: Site, programs: Sequence[st
         shutil.rmtree(folder, ignore_errors=True)
 
 
+@contextmanager
+def _upstream(row: Mirroring, folder: Path) -> Iterator[tuple[Server, Server]]:
+    """The upstream, and what it is reached by: itself, or a line that carries so many bytes a second."""
+    load = os.sched_getaffinity(0)
+    with running(DISTRIBUTION, Place(folder / "upstream", folder / "upstream" / "store"), load) as upstream:
+        if not row.line:
+            yield upstream, upstream
+            return
+        place = Place(folder / "line", folder / "line" / "store", upstream=upstream.url, rate=row.line)
+        with running(NGINX, place, load) as line:
+            yield upstream, line
+
+
 def _turn(
-    row: Mirroring, site: Site, upstream: Server, digest: str, size: int, programs: Sequence[str]
+    row: Mirroring,
+    site: Site,
+    upstream: Server,
+    reached: Server,
+    digest: str,
+    size: int,
+    programs: Sequence[str],
 ) -> Iterator[tuple[str, Pull]]:
+    """A turn of each program; ``reached`` is what they, and direct pulls, reach the upstream by."""
     target = f"/v2/{_REPOSITORY}/blobs/{digest}"
     if row.clients == 1 and not row.warm:
-        yield DIRECT, _measured(upstream, upstream, target, digest, 1)
+        yield DIRECT, _measured(reached, upstream, target, digest, 1)
     for program in programs:
         if program not in row.programs:
             continue
         folder = site.folder / "mirroring" / program
         shutil.rmtree(folder, ignore_errors=True)
-        place = Place(folder / "run", folder / "store", upstream=upstream.url)
+        place = Place(folder / "run", folder / "store", upstream=reached.url)
         private = write_blob(place.store, _PRIVATE, size, seed="private") if row.warm else ""
         with running(program, place, site.server_cpus) as server:
             if row.warm:
@@ -220,7 +254,8 @@ def _measured(server: Server, upstream: Server, target: str, digest: str, client
     how = ["--clients", str(clients)] if clients > 1 else ["--digest", digest] if pulls == 1 else []
     command = [sys.executable, "-m", "bench.pull", *how, server.address, target, str(pulls)]
     told = subprocess.run(command, stdout=subprocess.PIPE, check=True, timeout=_SECONDS, cwd=CHECKOUT).stdout.split()
-    _await(lambda: (blob_folder(server, digest) / "data").exists())
+    if server.name != NGINX:
+        _await(lambda: (blob_folder(server, digest) / "data").exists())
     # What a server still does after its last answer (closing, logging) belongs to the work.
     time.sleep(0.2)
     used = server.cpu_seconds() - cpu

@@ -39,7 +39,8 @@ class ServerError(Exception):
 class Place:
     """Where a server keeps its files and its store, and the certificate and key that it uses if it is to speak TLS.
 
-    ``upstream``, where it is set, is the URL of a registry that it mirrors.
+    ``upstream``, where it is set, is the URL of a registry that it mirrors, or, for nginx, that it passes requests on
+    to; ``rate`` bounds the bytes a second of what nginx answers then.
     """
 
     folder: Path
@@ -47,6 +48,7 @@ class Place:
     certificate: Path | None = None
     key: Path | None = None
     upstream: str | None = None
+    rate: int = 0
 
 
 @attrs.frozen
@@ -190,6 +192,12 @@ def _nginx_config(place: Place, address: str) -> str:
         if place.certificate
         else ""
     )
+    answers = (
+        f"location / {{ proxy_pass {place.upstream}; proxy_set_header Host $http_host; proxy_max_temp_file_size 0;"
+        f" proxy_buffers 64 64k; limit_rate {place.rate}; }}"
+        if place.upstream
+        else f"root {place.store};"
+    )
     return f"""\
 daemon off;
 worker_processes 1;
@@ -204,7 +212,7 @@ http {{
   access_log access.log;
 {temporary}  server {{
     listen {address}{" ssl" if place.certificate else ""};
-{tls}    root {place.store};
+{tls}    {answers}
   }}
 }}
 """

@@ -102,6 +102,7 @@ class Repair:
         if mend is None or damage.repaired:
             return damage
         try:
+            self.driver.stat(damage.path)
             return attrs.evolve(damage, repaired=mend(self, damage.path))
         except FileNotFoundError:
             return attrs.evolve(damage, repaired=True)

@@ -172,12 +172,13 @@ class DriversAgree(RuleBasedStateMachine):
 
     @rule(path=PATHS, aside=PATHS)
     def set_aside(self, path: str, aside: str) -> None:
-        if not any(holds(driver, aside) for driver in self.drivers):
+        apart = not f"{aside}/".startswith(f"{path}/") and not f"{path}/".startswith(f"{aside}/")
+        if apart and not any(holds(driver, aside) for driver in self.drivers):
             alike(lambda driver: driver.set_aside(path, aside), self.drivers)
 
     @rule(aside=ANY_PATHS, path=ANY_PATHS)
     def put_back(self, aside: str, path: str) -> None:
-        if aside != path:
+        if not f"{path}/".startswith(f"{aside}/"):
             alike(lambda driver: driver.put_back(aside, path), self.drivers)
 
     @rule(path=ANY_PATHS)
