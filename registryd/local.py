@@ -146,9 +146,8 @@ class LocalRegistry:
     def _stored_blob(self, name: RepositoryName, digest: Digest) -> Digest:
         """The digest under which a blob that a repository holds is stored; its link is renewed."""
         link = self.tree.layer(name, digest)
-        if link is None:
+        if link is None or not self.promises.keep_link(layout.layer_link(name, digest), link):
             raise self._unknown(name, BlobUnknown(detail={"digest": str(digest)}))
-        self.promises.keep_link(layout.layer_link(name, digest), link)
         return link.digest
 
     def _kept(self, digest: Digest, error: RegistryError) -> Stat:
@@ -187,7 +186,8 @@ class LocalRegistry:
         revision = self.tree.revision(name, digest) if digest is not None else None
         if digest is None or revision is None:
             raise self._unknown(name, unknown)
-        self.promises.keep_link(layout.revision_link(name, digest), revision)
+        if not self.promises.keep_link(layout.revision_link(name, digest), revision):
+            raise self._unknown(name, unknown)
         return digest, self._kept(digest, unknown).size
 
     def _loaded(self, found: tuple[Digest, int], name: RepositoryName) -> Manifest | Deferred[Manifest]:
@@ -200,9 +200,8 @@ class LocalRegistry:
         """What a tag names; its link is renewed."""
         path = layout.tag_link(name, tag)
         link = self.tree.link(path)
-        if link is None:
+        if link is None or not self.promises.keep_link(path, link):
             return None
-        self.promises.keep_link(path, link)
         return link.digest
 
     def _load(self, name: RepositoryName, digest: Digest) -> Manifest:
@@ -245,8 +244,13 @@ class LocalRegistry:
             stored = link.digest
         if not self.promises.renew_data(stored):
             raise unknown
+        try:
+            size = self._driver.stat(layout.blob_data(stored)).size
+        except FileNotFoundError:
+            # A collector looks at it, and puts it back: the client may push it instead.
+            raise unknown from None
         self.tree.write_link(layout.layer_link(name, digest), stored)
-        return Descriptor(OCTET_STREAM, digest, self._driver.stat(layout.blob_data(stored)).size)
+        return Descriptor(OCTET_STREAM, digest, size)
 
     def _put_manifest(self, name: RepositoryName, manifest: Manifest, tags: Sequence[Tag]) -> Digest | None:
         self.tree.refuse_mirrored(name)

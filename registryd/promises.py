@@ -49,10 +49,9 @@ class Promises:
             return None
         return stat
 
-    def keep_link(self, path: str, link: Link) -> None:
-        """Renew a link that was just read, if that has not been done lately."""
-        if self.now() - link.modified > self.interval:
-            self.renew(path)
+    def keep_link(self, path: str, link: Link) -> bool:
+        """Renew a link that was just read, if that has not been done lately; false where it is gone meanwhile."""
+        return self.now() - link.modified <= self.interval or self.renew(path)
 
     def renew(self, path: str) -> bool:
         """Renew what is at a path, and tell whether anything is."""

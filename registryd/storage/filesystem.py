@@ -333,6 +333,8 @@ def _leaf(above: int, listed: str | None, name: str, leaf: str) -> Leaf | None:
         status = os.stat(f"{name}/{leaf}", dir_fd=above)
     except (FileNotFoundError, NotADirectoryError):
         return Leaf(name, None, 0.0, others)
+    if stat.S_ISDIR(status.st_mode):
+        return Leaf(name, None, 0.0, others)
     return Leaf(name, status.st_size, status.st_mtime, [o for o in others if o != leaf] if len(others) > 1 else ())
 
 

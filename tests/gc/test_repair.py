@@ -3,12 +3,14 @@
 from __future__ import annotations
 
 import errno
+import json
 import os
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any
 
 import pytest
+from click.testing import CliRunner
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
@@ -18,6 +20,7 @@ from registryd.reference import Digest, RepositoryName, Tag
 from registryd.storage import layout
 from registryd.storage.filesystem import FilesystemDriver
 from registryd.storage.memory import MemoryDriver
+from registryd_gc.cli import commands
 from registryd_gc.repair import DAMAGED
 from registryd_gc.report import Damage
 from registryd_gc.trash import LOCK
@@ -545,3 +548,35 @@ def test_a_killed_repair_is_finished_by_the_next() -> None:
         assert_tidy(store)
         step += 1
     assert step > 8
+
+
+# The command
+
+
+@pytest.fixture
+def configured(tmp_path: Path) -> tuple[Store, str]:
+    """A store of files, and a configuration that names it."""
+    root = tmp_path / "store"
+    root.mkdir()
+    config = tmp_path / "config.yml"
+    config.write_text(f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {root}}}}}\n")
+    return Store(FilesystemDriver(str(root)), now=root.stat().st_mtime), str(config)
+
+
+def test_a_collection_mends_only_where_it_is_told_to(configured: tuple[Store, str]) -> None:
+    store, config = configured
+    store.image("app", tags=["1"])
+    path = store.put(layout.layer_link(APP, LAYER), b"")
+    done = CliRunner().invoke(commands, ["--json", config])
+    (damage,) = json.loads(done.stdout)["damage"]
+    assert done.exit_code == 3 and not damage["repaired"] and store.driver.get_content(path) == b""
+    done = CliRunner().invoke(commands, ["--json", "--repair", config])
+    assert done.exit_code == 3 and json.loads(done.stdout)["damage"] == [{**damage, "repaired": True}]
+    assert f"{path}: empty (repaired)" in done.stderr
+    done = CliRunner().invoke(commands, ["--repair", config])
+    assert done.exit_code == 0 and "damage" not in done.output
+
+
+def test_a_dry_run_mends_nothing(configured: tuple[Store, str]) -> None:
+    done = CliRunner().invoke(commands, ["--repair", "--dry-run", configured[1]])
+    assert done.exit_code != 0 and "leave --dry-run out" in done.output
