@@ -36,6 +36,10 @@ class CollectError(Exception):
     """Why there can be no run; one line."""
 
 
+class HeldError(CollectError):
+    """Somebody else holds the store, for now."""
+
+
 @attrs.frozen
 class Options:
     """How to collect. ``grace`` in seconds; ``repositories`` None: all. With ``expired_only`` only what is cached of
@@ -82,18 +86,18 @@ def held(driver: IStorageDriver, offline: bool, dry_run: bool, listener: Listene
             driver.lock(offline)
     except BlockingIOError:
         who = "a daemon or another collector uses this store" if offline else "an offline collector holds this store"
-        raise CollectError(f"{who}: stop it first") from None
+        raise HeldError(f"{who}: stop it first") from None
     try:
         lock = driver.writer(LOCK, not dry_run)
     except BlockingIOError:
         driver.close()
-        raise CollectError("another collector is running on this store") from None
+        raise HeldError("another collector is running on this store") from None
     except OSError as error:
         if not dry_run or not (isinstance(error, FileNotFoundError) or error.errno in _READ_ONLY):
             driver.close()
             raise
         if error.errno in _READ_ONLY:
-            listener.noted("the store cannot be written: this dry run keeps no other collector out")
+            listener.noted("the store cannot be written: other collectors are not kept out")
         lock = None
     try:
         yield
@@ -149,8 +153,10 @@ class _Run:
         else:
             self._sweep_blobs(repositories, cache.evicted)
         if self.options.repair and not self.options.dry_run:
-            driver, trash = self.removal.driver, self.removal.trash
-            self.report.damage = Repair(driver, trash, Reading(driver)).mend_all(self.report.damage)
+            driver = self.removal.driver
+            repair = Repair(driver, self.removal.trash, Reading(driver))
+            # Within a repository manifests come before the tags that may name them.
+            self.report.damage = [repair.mend(damage) for damage in self.report.damage]
         self.removal.trash.end()
         return self.report
 

@@ -65,8 +65,7 @@ class Inspection:
         """The blobs that a repository has links of, and what is wrong with each."""
         for algorithm in LENGTHS:
             folder = f"{layout.layers(name)}/{algorithm}"
-            # All names first: while they are looked at, some are removed.
-            for leaf in list(self.driver.leaves(folder, "link", False)):
+            for leaf in self.driver.leaves(folder, "link", False):
                 blob = from_name(algorithm, leaf.name)
                 if blob is not None and leaf.size is not None:
                     path = f"{folder}/{leaf.name}/link"

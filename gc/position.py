@@ -6,7 +6,6 @@ import errno
 import json
 import time
 from collections.abc import Callable
-from contextlib import suppress
 from typing import Any
 
 import attrs
@@ -79,5 +78,10 @@ class Keeping:
 
     def forget(self) -> None:
         """Let the next verification begin anew."""
-        with suppress(FileNotFoundError):
+        try:
             self.driver.delete(PLACE)
+        except FileNotFoundError:
+            pass
+        except OSError as error:
+            if error.errno not in NOT_WRITABLE:
+                raise

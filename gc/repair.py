@@ -8,7 +8,7 @@ read stands.
 from __future__ import annotations
 
 import re
-from collections.abc import Callable, Iterator, Mapping, Sequence
+from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Final
 
@@ -53,13 +53,6 @@ def read_link(driver: IStorageDriver, path: str) -> Digest | None:
 def is_right(found: Digest | None, named: Digest, aliased: bool) -> bool:
     """Whether a link that should name a digest does; ``aliased``: Distribution's may name one of another algorithm."""
     return found is not None and (found == named or (aliased and found.algorithm != named.algorithm))
-
-
-def _rank(damage: Damage) -> int:
-    """Blobs first, since links depend on them, and tags last, since they depend on revisions."""
-    if damage.kind in ("digest", "empty"):
-        return 0
-    return 2 if "/_manifests/tags/" in damage.path else 1
 
 
 @attrs.define
@@ -108,12 +101,6 @@ class Repair:
             return attrs.evolve(damage, repaired=True)
         except OSError as error:
             return attrs.evolve(damage, detail=f"{damage.detail}; cannot be repaired: {error}")
-
-    def mend_all(self, found: Sequence[Damage]) -> list[Damage]:
-        """Mend all that can be, in the order in which one helps the other; told in the order in which it was found."""
-        order = sorted(range(len(found)), key=lambda index: _rank(found[index]))
-        mended = {index: self.mend(found[index]) for index in order}
-        return [mended[index] for index in range(len(found))]
 
     # Blobs
 

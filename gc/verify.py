@@ -16,7 +16,7 @@ from registryd.config import Config
 from registryd.interfaces import IContentWriter, IStorageDriver
 from registryd.storage import layout
 from registryd_gc.census import Census, names
-from registryd_gc.collect import CollectError, held
+from registryd_gc.collect import CollectError, HeldError, held
 from registryd_gc.digests import LENGTHS, data_path, from_name
 from registryd_gc.inspection import Inspection
 from registryd_gc.parts import Parts
@@ -101,7 +101,7 @@ class Verification:
                 try:
                     stack.enter_context(held(self.driver, False, not self.repair, self.listener))
                     break
-                except CollectError as error:
+                except HeldError as error:
                     if not told:
                         self.listener.noted(f"waits: {error}")
                     told = True

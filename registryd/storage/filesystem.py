@@ -176,9 +176,10 @@ class FilesystemDriver:
         try:
             if stat.S_ISDIR(os.stat(origin).st_mode):
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-            loosely_within(os.path.dirname(place), lambda: _rename(origin, place))
         except OSError as error:
             raise _absence(error, path) from None
+        if not loosely_within(os.path.dirname(place), lambda: _renamed(origin, place)):
+            raise FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
 
     def put_back(self, aside: str, path: str) -> bool:
         origin, place = self._entry(aside), self._entry(path)
@@ -338,14 +339,15 @@ def _leaf(above: int, listed: str | None, name: str, leaf: str) -> Leaf | None:
     return Leaf(name, status.st_size, status.st_mtime, [o for o in others if o != leaf] if len(others) > 1 else ())
 
 
-def _rename(origin: str, place: str) -> None:
+def _renamed(origin: str, place: str) -> bool:
+    """Rename a file; false where it is gone, so that nobody makes a folder for it again and again."""
     try:
         os.rename(origin, place)
     except FileNotFoundError:
-        # Either may be missing; making the folder again for content that is gone would never end.
-        if not os.path.lexists(origin):
-            raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR)) from None
-        raise
+        if os.path.lexists(origin):
+            raise
+        return False
+    return True
 
 
 def _put_back(origin: str, place: str) -> bool:

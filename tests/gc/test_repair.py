@@ -21,9 +21,10 @@ from registryd.storage import layout
 from registryd.storage.filesystem import FilesystemDriver
 from registryd.storage.memory import MemoryDriver
 from registryd_gc.cli import commands
-from registryd_gc.repair import DAMAGED
+from registryd_gc.reading import Reading
+from registryd_gc.repair import DAMAGED, Repair
 from registryd_gc.report import Damage
-from registryd_gc.trash import LOCK
+from registryd_gc.trash import LOCK, Trash
 from registryd_gc.verify import LOCK as VERIFYING
 from registryd_gc.verify import Verification
 from tests.clients.distribution import Distribution
@@ -134,6 +135,14 @@ def test_a_damaged_manifest_stays(store: Store, mend: Mend, content: bytes) -> N
     assert mend(store) == [] and pull(store, Tag("1")) == manifest.digest
 
 
+def test_what_became_a_manifest_since_it_was_found_stays(store: Store) -> None:
+    manifest = store.image("app", tags=["1"])
+    path = store.put(layout.blob_data(manifest.digest), b"other")
+    repair = Repair(store.driver, Trash.begin(store.driver, 0.0, False, False), Reading(store.driver))
+    assert not repair.mend(Damage("digest", path, "found when nobody held it")).repaired
+    assert store.driver.get_content(path) == b"other"
+
+
 class BusyDriver(MemoryDriver):
     """A memory driver in which somebody does something before, or after, a path is set aside for the first time."""
 
@@ -195,6 +204,16 @@ def test_a_layers_link_is_written_anew_in_a_collection(store: Store, content: by
     assert_tidy(store)
 
 
+def test_what_was_mended_is_nothing_to_restore(store: Store) -> None:
+    """Nor what is dangling: with a trash that is kept, both would be back."""
+    store.configure(trash=3 * DAY)
+    store.image("app", tags=["1"])
+    store.put(layout.layer_link(APP, LAYER), b"")
+    store.driver.delete(layout.blob_data(CONFIG))
+    assert all(damage.repaired for damage in by_collecting(store))
+    assert_tidy(store)
+
+
 def test_a_layers_link_that_leads_nowhere_goes(store: Store) -> None:
     manifest = store.image("app", tags=["1"])
     path = store.put(layout.layer_link(APP, LAYER), b"garbage")
@@ -204,6 +223,15 @@ def test_a_layers_link_that_leads_nowhere_goes(store: Store) -> None:
         ("parts", layout.revision_link(APP, manifest.digest), False),
     ]
     assert not store.has(path)
+
+
+@EITHER
+def test_a_layers_link_is_not_written_to_what_is_empty(store: Store, mend: Mend) -> None:
+    store.image("app", tags=["1"])
+    path = store.put(layout.layer_link(APP, LAYER), b"")
+    data = store.put(layout.blob_data(LAYER), b"")
+    assert {("link", path, True), ("empty", data, True)} <= set(outcomes(mend(store)))
+    assert not store.has(path) and not store.has(data)
 
 
 def test_a_link_of_sha512_that_may_have_named_another_blob_stays(store: Store) -> None:
