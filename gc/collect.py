@@ -142,8 +142,7 @@ class _Run:
     def collect(self) -> Report:
         """Do all of it."""
         if not self.options.dry_run:
-            age, run = self.config.collection.trash, self.removal.trash.run
-            self.report.trash = tidy(self.removal.driver, age, self.now, run)
+            self.report.trash = tidy(self.removal.driver, self.config.collection.trash, self.now)
         repositories = list(names(self.removal.driver))
         self.removal.listener.began(len(repositories) + (0 if self.options.expired_only else FOLDERS))
         mirrored = [name for name in repositories if not self._collect_private(name)]

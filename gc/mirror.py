@@ -1,7 +1,8 @@
 """What is cached of upstreams: what has not been used for its time, or for which there is no room, goes.
 
-A cached manifest was last used when its link, or that of a tag that names it, was last renewed, or when what keeps it
-was. It goes with its tags and with what only it needs; what private repositories need too stays, and is not counted.
+A cached manifest was last used when its link, or that of a tag that names it, was last renewed; it stays as long as
+what keeps it. It goes with its tags and with what only it needs; what private repositories need too stays, and is not
+counted.
 """
 
 from __future__ import annotations
@@ -74,7 +75,7 @@ def read(driver: IStorageDriver, marking: Marking, chosen: bool) -> Cached:
             blob = from_name(algorithm, leaf.name)
             if blob is not None and leaf.size is not None and blob not in needed:
                 loose[blob] = leaf.modified
-    return Cached(marking, chosen, uses(marking), loose)
+    return Cached(marking, chosen, uses(marking.repository), loose)
 
 
 def parts_of(revision: Revision) -> Iterator[bytes]:
@@ -84,20 +85,12 @@ def parts_of(revision: Revision) -> Iterator[bytes]:
     yield from revision.children
 
 
-def uses(marking: Marking) -> Mapping[bytes, float]:
-    """When each manifest of a repository was last used: what keeps one is used with it."""
-    own = {revision.digest: revision.modified for revision in marking.repository.revisions.values()}
-    for tag in marking.repository.tags.values():
-        if tag.target in own:
-            own[tag.target] = max(own[tag.target], tag.used)
-    found: dict[bytes, float] = {}
-    for manifest in sorted(own, key=lambda manifest: -own[manifest]):
-        pending = [manifest]
-        while pending:
-            below = pending.pop()
-            if below in own and below not in found:
-                found[below] = own[manifest]
-                pending += [*marking.repository.revisions[below].children, *marking.followers(below)]
+def uses(repository: Repository) -> Mapping[bytes, float]:
+    """When each manifest of a repository was last used by itself; what keeps one keeps it, however old that is."""
+    found = {revision.digest: revision.modified for revision in repository.revisions.values()}
+    for tag in repository.tags.values():
+        if tag.target in found:
+            found[tag.target] = max(found[tag.target], tag.used)
     return found
 
 
@@ -200,7 +193,7 @@ class Cache:
         for cached in self.repositories:
             going = self._give_up(cached)
             self.manifests_evicted += going
-            self.evicted.update(blob for blob in cached.going if blob not in counted and blob not in self.private)
+            self.evicted.update(blob for blob in cached.going if blob not in counted)
         self.manifests_evicted -= self.manifests_expired
 
     def _give_up(self, cached: Cached) -> int:

@@ -133,15 +133,13 @@ def runs(driver: IStorageDriver) -> Iterator[tuple[str, float | None]]:
                 yield entry.name, None
 
 
-def tidy(driver: IStorageDriver, age: float | None, now: float, own: str) -> Trashed:
+def tidy(driver: IStorageDriver, age: float | None, now: float) -> Trashed:
     """Put back what runs that did not end have set aside, and remove what ended runs did ``age`` seconds ago.
 
-    ``own`` is the run that does it.
+    This is a run's first step, before it sets anything aside itself.
     """
     trashed = Trashed()
     for run, ended in list(runs(driver)):
-        if run == own:
-            continue
         if ended is None:
             trashed.restored += put_back(driver, run)
         elif age is None or ended < now - age:

@@ -17,6 +17,7 @@ from twisted.web.resource import IResource
 from registryd.access import ClosedAccess, OpenAccess
 from registryd.adoption import Adoption
 from registryd.cache.mirrored import Mirrored
+from registryd.cache.pushed import WithoutPushed
 from registryd.cache.registry import CachingRegistry
 from registryd.cache.source import Source
 from registryd.config import Config, Upstream
@@ -62,7 +63,7 @@ def assemble(config: Config, reactor: Any, threads: ThreadPool, space: Space, me
     mirrors = _mirrors(config, local, Surroundings(reactor, in_thread, space, meters))
     urls = Urls(config.http.host, config.http.relative_urls, config.http.prefix)
     limits = Limits(config.http.limits.manifest, config.http.limits.upload, config.tags_max, config.catalog_max_entries)
-    access = _access(config, _whole(config, local, mirrors))
+    access = _access(config, _whole(config, local, mirrors, in_thread))
     namespaces = Namespaces.of(config.proxy, config.http.host) if config.proxy is not None else None
     front = Front(access, urls, limits, config.http.headers, namespaces)
     return Assembled(driver, local.uploads, front.resource(), tuple(mirrors.values()))
@@ -96,13 +97,18 @@ def _component(upstream: Upstream) -> str:
     return component_of(urlsplit(upstream.urls[0]).netloc.rpartition("@")[2])
 
 
-def _whole(config: Config, local: LocalRegistry, mirrors: Mapping[str, CachingRegistry]) -> IRegistry:
+def _whole(
+    config: Config, local: LocalRegistry, mirrors: Mapping[str, CachingRegistry], in_thread: InThread
+) -> IRegistry:
     """The registry of a configuration: private, a mirror, or private repositories beside those of mirrors."""
     if config.proxy is None:
         return _filtered(config, local)
     if config.proxy.remote is not None:
         return mirrors[_EVERYTHING] if mirrors else ReadOnly(local)
-    cached = {upstream: mirrors.get(upstream) or ReadOnly(local) for upstream in config.proxy.upstreams}
+    cached: dict[str, IRegistry] = {
+        upstream: WithoutPushed(mirrors.get(upstream) or ReadOnly(local), local.tree, in_thread)
+        for upstream in config.proxy.upstreams
+    }
     return RoutedRegistry(_filtered(config, local), cached)
 
 

@@ -37,8 +37,8 @@ from registryd.interfaces import IStorageDriver
 from registryd.metrics import CollectorMetrics, Metrics, MirrorMetrics
 from registryd.storage import layout
 from registryd.storage.configured import UnknownDriverError
-from registryd.upstream import AuthorityError
 from registryd.tls import TlsError, server_options
+from registryd.upstream import AuthorityError
 
 _log = Logger()
 

@@ -209,7 +209,7 @@ class ScheduleTests(PlayedCase):
         ):
             self.clock = Processes()
             self.started(proxy=proxy)
-            self.assertEqual(self.run_all(min(61.0, interval + 1)), [["--expired-only"]], proxy)
+            self.assertEqual(self.run_all(min(61.0, interval)), [["--expired-only"]], proxy)
             self.assertEqual(self.run_all(10 * interval), [["--expired-only"]] * 10, proxy)
 
     def test_full_run_is_one_for_expired_content_too(self) -> None:

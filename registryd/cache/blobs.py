@@ -22,9 +22,6 @@ _UNKNOWN = (BlobUnknown, NameUnknown)
 SMALL = 64 * 1024
 """Bytes of a blob that is not answered before all of it is verified."""
 
-NO_ROOM = 60.0
-"""Seconds for which a storage without room is not tried again."""
-
 
 class Blobs:
     """The blobs that mirror one upstream, over what is cached of them."""
@@ -33,7 +30,6 @@ class Blobs:
         self._source = source
         self._cached = cached
         self._fills = fills
-        self._full_until = 0.0
         self._looks: Once[bool] = Once()
 
     def open(self, name: RepositoryName, digest: Digest) -> Deferred[IBlobReader]:
@@ -61,14 +57,14 @@ class Blobs:
     async def _ask(self, instead: Any, failure: Failure, name: RepositoryName, digest: Digest) -> Any:
         """Do what the cache could not, with the upstream, where that may be asked."""
         detail = {"digest": str(digest)}
-        if (name, str(digest)) in self._source.absent:
+        if ("blob", name, str(digest)) in self._source.absent:
             raise BlobUnknown(detail=detail)
         if not await self._source.in_thread(self._source.mirrored.may_fill, name):
             failure.raiseException()
         try:
             return await instead(Fillable(name, self._source.remote_name(name), digest))
         except BlobUnknown:
-            self._source.absent[name, str(digest)] = True
+            self._source.absent["blob", name, str(digest)] = True
             raise
         except UpstreamUnavailable as error:
             raise BlobUnknown(self._source.unavailable(error), detail=detail) from error
@@ -91,7 +87,7 @@ class Blobs:
         return Descriptor(OCTET_STREAM, blob.digest, fetch.size)
 
     async def _open(self, blob: Fillable) -> IBlobReader:
-        if self._source.clock.seconds() < self._full_until:
+        if self._fills.is_full:
             return await self._pass_through(blob)
         key = blob.name, blob.digest
         if self._fills.under_way(blob) is None and await self._looks.do(key, lambda: self._is_here(blob)):
@@ -102,7 +98,6 @@ class Blobs:
             if fill.size is None or fill.size <= SMALL:
                 await fill.done()
         except StorageFull:
-            self._full_until = self._source.clock.seconds() + NO_ROOM
             return await self._pass_through(blob)
         if fill.is_complete:
             return await self._cached.open_blob(blob.name, blob.digest)

@@ -12,7 +12,7 @@ from twisted.logger import Logger
 from zope.interface import implementer
 
 from registryd.cache.source import Source
-from registryd.errors import UpstreamUnavailable
+from registryd.errors import BlobUnknown, UpstreamUnavailable
 from registryd.interfaces import IFetch, IViewConsumer
 from registryd.reference import Digest, RepositoryName
 from registryd.storage import layout
@@ -22,6 +22,9 @@ _log = Logger()
 
 DELAYS = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Seconds before an upstream that broke off is asked again; once more after each of them without a byte between."""
+
+MOST_UNTOLD = 64 << 30
+"""Bytes of a blob whose size an upstream tells in no way, at most."""
 
 MOST_FETCHES = 100
 """How often one blob is asked for at most, however many bytes each answer brings."""
@@ -140,17 +143,27 @@ class Fetching:
             self._check(fetch)
             self._fetch = fetch
             await self._source.in_thread(self._source.mirrored.mark, self._blob.name).addErrback(tell_full)
-            if self._size is None and fetch.size is not None:
-                await self._source.in_thread(self._note_size, fetch.size)
-                self._size = fetch.size
+            size = fetch.size if self._size is None else self._size
+            if size is None:
+                size = await self._size_by_head()
+            if self._size is None and size is not None:
+                await self._source.in_thread(self._note_size, size)
+                self._size = size
             self._told(self._size, writer.stored)
             if self._stopping:
                 raise UpstreamUnavailable(STOPPING)
-            await fetch.deliver_to(_From(writer, writer.size - fetch.start))
+            limit = MOST_UNTOLD if self._size is None else self._size
+            await fetch.deliver_to(_From(writer, writer.size - fetch.start, limit))
         finally:
             fetch.abandon()
         if self._size is not None and writer.size != self._size:
             raise UpstreamUnavailable("the upstream's answer ended early")
+
+    async def _size_by_head(self) -> int | None:
+        try:
+            return (await self._source.upstream.resolve_blob(self._blob.remote, self._blob.digest)).size
+        except (BlobUnknown, UpstreamUnavailable):
+            return None
 
     async def _ask(self, start: int) -> IFetch:
         self._asked = self._source.upstream.fetch_blob(self._blob.remote, self._blob.digest, start)
@@ -194,12 +207,14 @@ class Fetching:
 class _From:
     """Passes on what comes after a number of bytes: those that were sent again by an upstream that does not resume.
 
-    It stops its producer when the writer takes no more, since the storage failed while nobody was writing.
+    It stops its producer when more than ``limit`` bytes come, or the writer takes no more, since the storage failed
+    while nobody was writing.
     """
 
-    def __init__(self, writer: BlobWriter, skip: int) -> None:
+    def __init__(self, writer: BlobWriter, skip: int, limit: int) -> None:
         self._writer = writer
         self._skip = skip
+        self._limit = limit
         self._producer: IPushProducer | None = None
 
     def registerProducer(self, producer: IProducer, streaming: bool) -> None:
@@ -218,6 +233,7 @@ class _From:
         if not data:
             return
         size = self._writer.size
-        self._writer.write(data)
+        if size + len(data) <= self._limit:
+            self._writer.write(data)
         if self._writer.size == size and self._producer is not None:
             self._producer.stopProducing()

@@ -28,6 +28,9 @@ _log = Logger()
 LOOK = 0.05
 """Seconds between two looks at what another process fetches."""
 
+NO_ROOM = 60.0
+"""Seconds for which a storage without room is not tried again."""
+
 MOST_BEGINNINGS = 3
 """How often what has come is given up at most, and the blob begun anew, before its fill fails."""
 
@@ -47,6 +50,7 @@ class Fills:
         self.source = source
         self.uploads = uploads
         self.space = space
+        self.full_until = 0.0
         self._under_way: dict[tuple[RepositoryName, Digest], Fill] = {}
         self._stopped = False
 
@@ -68,6 +72,11 @@ class Fills:
             fill = self._under_way[key] = Fill(self, blob)
             fill.begin().addBoth(lambda _: self._under_way.pop(key))
         return fill
+
+    @property
+    def is_full(self) -> bool:
+        """Whether the storage had no room lately, and none could be made."""
+        return self.source.clock.seconds() < self.full_until
 
     def stop(self) -> Deferred[None]:
         """Leave what is under way as it is, and begin no more; fires when all is stored that came."""
@@ -308,6 +317,7 @@ class Fill:
                     return
             except Exception:  # noqa: BLE001 (whatever it is, there is no room)
                 _log.failure("no room could be made")
+        self._fills.full_until = self._source.clock.seconds() + NO_ROOM
         await self._source.in_thread(self._give_back)
         raise StorageFull()
 

@@ -100,14 +100,14 @@ class _Kept(Generic[_T]):
         kept = await self._source.in_thread(self._read, path)
         if kept is not None and self._source.is_fresh(kept[1]):
             return _Listed(kept[0])
-        if (name, path) in self._source.absent:
+        if ("list", name, path) in self._source.absent:
             raise NameUnknown(detail={"name": name})
         if not await self._source.in_thread(self._source.mirrored.may_fill, name):
             return _Listed(None)
         try:
             entries = await ask()
         except NameUnknown:
-            self._source.absent[name, path] = True
+            self._source.absent["list", name, path] = True
             await self._source.keep(self._source.mirrored.forget, path)
             raise
         except UpstreamUnavailable as error:

@@ -57,7 +57,10 @@ class Manifests:
         return Deferred.fromCoroutine(self._tagged(name, reference)).addCallback(self._renew, name)
 
     def resolve(self, name: RepositoryName, reference: Reference) -> Deferred[Descriptor]:
-        """What a manifest is; a tag that changed is not fetched for that. See IReader.resolve_manifest."""
+        """What a manifest is; fetched for that only where a tag has changed of which an older one is cached.
+
+        See IReader.resolve_manifest.
+        """
         if isinstance(reference, Digest):
             return Deferred.fromCoroutine(self._resolve_digest(name, reference))
         return Deferred.fromCoroutine(self._resolve_tag(name, reference))
@@ -86,7 +89,7 @@ class Manifests:
         try:
             return await self._source.upstream.resolve_manifest(self._source.remote_name(name), digest)
         except ManifestUnknown:
-            self._source.absent[name, str(digest)] = True
+            self._source.absent["manifest", name, str(digest)] = True
             raise
         except UpstreamUnavailable as error:
             raise self._unavailable(digest, error) from error
@@ -96,7 +99,13 @@ class Manifests:
         if current is None:
             return await self._cached.resolve_manifest(name, tag)
         cached = await self._cached_as(name, tag, current)
-        return cached.descriptor if cached else attrs.evolve(current.descriptor, warning=current.warning)
+        if cached is not None:
+            return cached.descriptor
+        if await self._source.in_thread(self._source.mirrored.linked, name, tag) is None:
+            return attrs.evolve(current.descriptor, warning=current.warning)
+        # The client will want what it is told of here, and could be served what is cached if that cannot be had.
+        manifest, _ = await self._changed(name, tag, current)
+        return manifest.descriptor
 
     async def _tagged(self, name: RepositoryName, tag: Tag) -> Manifest:
         current = await self._current(name, tag)
@@ -105,17 +114,31 @@ class Manifests:
         cached = await self._cached_as(name, tag, current)
         if cached is not None:
             return self._hit(cached)
+        return self._served(*await self._changed(name, tag, current))
+
+    async def _changed(self, name: RepositoryName, tag: Tag, current: _Current) -> tuple[Manifest, bool]:
+        """What a tag is now that it is not what is cached under it, and whether that was there already.
+
+        Of two answers of an upstream that does not give out the newer, as one that counts GET but not HEAD may, the
+        older is the one whose content is here.
+        """
+        digest = current.descriptor.digest
         try:
-            manifest = await self.get(name, current.descriptor.digest)
+            manifest, hit = await self._cached_or_fetched(name, digest)
         except ManifestUnknown:
-            # Of two answers of an upstream that cannot be asked now, the older may be the one whose content is here.
             linked = await self._source.in_thread(self._source.mirrored.linked, name, tag)
-            if linked is None or linked == current.descriptor.digest:
+            if linked is None or linked == digest:
                 raise
-            warning = self._source.stale(name, UpstreamUnavailable(f"{tag} is {current.descriptor.digest} there"))
-            return self._hit(attrs.evolve(await self._cached.get_manifest(name, linked), warning=warning))
+            warning = self._source.stale(name, UpstreamUnavailable(f"{tag} is {digest} there, which cannot be had"))
+            return attrs.evolve(await self._cached.get_manifest(name, linked), warning=warning), True
         await self._source.keep(self._source.mirrored.tag, name, tag, manifest.digest)
-        return attrs.evolve(manifest, warning=current.warning)
+        return attrs.evolve(manifest, warning=current.warning), hit
+
+    async def _cached_or_fetched(self, name: RepositoryName, digest: Digest) -> tuple[Manifest, bool]:
+        try:
+            return await self._cached.get_manifest(name, digest), True
+        except _UNKNOWN:
+            return await self._fetched(name, digest), False
 
     async def _cached_as(self, name: RepositoryName, tag: Tag, current: _Current) -> Manifest | None:
         """What is cached under a tag, if that is what the tag is; all on the way to it is renewed."""
@@ -158,7 +181,7 @@ class Manifests:
         try:
             descriptor = await self._source.upstream.resolve_manifest(self._source.remote_name(name), tag)
         except ManifestUnknown:
-            self._source.absent[name, tag] = True
+            self._source.absent["manifest", name, tag] = True
             await self._source.keep(mirrored.drop_tag, name, tag)
             raise
         except UpstreamUnavailable as error:
@@ -215,7 +238,7 @@ class Manifests:
         try:
             manifest = await self._source.upstream.get_manifest(self._source.remote_name(name), digest)
         except ManifestUnknown:
-            self._source.absent[name, str(digest)] = True
+            self._source.absent["manifest", name, str(digest)] = True
             raise
         except UpstreamUnavailable as error:
             raise self._unavailable(digest, error) from error
@@ -226,7 +249,7 @@ class Manifests:
         return manifest
 
     def _refuse_absent(self, name: RepositoryName, reference: Reference) -> None:
-        if (name, str(reference)) in self._source.absent:
+        if ("manifest", name, str(reference)) in self._source.absent:
             raise ManifestUnknown(detail={"reference": str(reference)})
 
     def _unavailable(self, reference: Reference, error: UpstreamUnavailable) -> ManifestUnknown:

@@ -40,10 +40,10 @@ class Source:
     clock: IReactorTime
     now: Callable[[], float]
     meters: Meters
-    absent: MutableMapping[tuple[RepositoryName, str], bool] = attrs.field(init=False, repr=False)
+    absent: MutableMapping[tuple[str, RepositoryName, str], bool] = attrs.field(init=False, repr=False)
 
     @absent.default
-    def _no_absent(self) -> MutableMapping[tuple[RepositoryName, str], bool]:
+    def _no_absent(self) -> MutableMapping[tuple[str, RepositoryName, str], bool]:
         return TTLCache(REMEMBERED, self.freshness, self.clock.seconds)
 
     def is_fresh(self, told: float) -> bool:

@@ -17,7 +17,9 @@
             _uploads/<alg>-<hex>/data, size                         *   a blob on its way from an upstream
             _mirror                                                 *   the upstream that the repository mirrors
             _upstream/tags, referrers/<alg>/<hex>                   *   lists that the upstream told, and when
-        _trash/<run>/                                               *   what a run of the collector has set aside
+        _trash/<run>/, verify, lock                                 *   what a run of the collector has set aside;
+                                                                        how far a verification is; their locks
+        _damaged/<alg>/<hex>.<run>                                  *   blobs whose bytes were wrong, out of the way
 
 ``<hh>`` are the first two digits of ``<hex>``; a link holds a digest as text, without a newline. All but the lines
 marked * is CNCF Distribution's, which does not see the rest.

@@ -9,7 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 
 from twisted.web.http_headers import Headers
 
-from registryd.errors import ManifestUnknown, NameUnknown, RegistryError
+from registryd.errors import ManifestUnknown, NameUnknown, RegistryError, UpstreamUnavailable
 from registryd.interfaces import Referrer
 from registryd.model import OCI_INDEX
 from registryd.reference import Digest, RepositoryName, is_tag
@@ -23,11 +23,26 @@ PAGE = 1000
 
 MOST_PAGES = 2000
 
-LIMIT = 16 << 20
+LIMIT = 8 << 20
 """Bytes that a page may have: some servers know no pages."""
+
+MOST_BYTES = 4 * LIMIT
+"""Bytes that all pages of a list may have together; they are held in memory."""
 
 _NO_REFERRERS = frozenset({400, 404, 405, 406, 410, 501})
 _HEADERS = {"Accept": f"{OCI_INDEX}, application/json"}
+
+
+class _Budget:
+    """What the pages of one list may still take."""
+
+    def __init__(self) -> None:
+        self._left = MOST_BYTES
+
+    def take(self, page: bytes) -> None:
+        self._left -= len(page)
+        if self._left < 0:
+            raise UpstreamUnavailable(f"the upstream's list is larger than {MOST_BYTES} bytes")
 
 
 class Lists:
@@ -42,10 +57,12 @@ class Lists:
         """See IUpstream.tags."""
         tags: set[str] = set()
         asked: set[str] = set()
+        budget = _Budget()
         query: str | None = f"n={PAGE}"
         while query is not None and query not in asked and len(asked) < MOST_PAGES:
             asked.add(query)
             headers, content = await self._page(name, f"tags/list?{query}", NameUnknown)
+            budget.take(content)
             page = read_tags(content)
             before = len(tags)
             tags.update(page)
@@ -71,11 +88,13 @@ class Lists:
 
     async def _referrer_pages(self, name: RepositoryName, subject: Digest) -> AsyncIterator[Sequence[Referrer]]:
         asked: set[str] = set()
+        budget = _Budget()
         query: str | None = ""
         while query is not None and query not in asked and len(asked) < MOST_PAGES:
             asked.add(query)
             path = f"referrers/{subject}" + (f"?{query}" if query else "")
             headers, content = await self._page(name, path, ManifestUnknown, _NO_REFERRERS)
+            budget.take(content)
             yield read_referrers(content)
             query = next_query(headers)
 

@@ -38,6 +38,7 @@ ACCEPT: Final = ", ".join(
 """The manifests that are asked for: as they are stored, so that none is converted for us."""
 
 _HEADERS = {"Accept": ACCEPT}
+_NO_MANIFESTS = frozenset({OCTET_STREAM, "text/html"})
 
 
 class Manifests:
@@ -77,7 +78,7 @@ class Manifests:
         if expected is not None and digest != expected:
             self._refuse(f"{name}: manifest {reference} should be {expected} and is {digest}")
         kind = media_type(response.headers) or told_media_type(content)[0]
-        if not is_media_type(kind) or kind in (OCTET_STREAM, "text/html"):
+        if not is_media_type(kind) or kind in _NO_MANIFESTS:
             self._refuse(f"{name}: {reference} is no manifest")
         return Manifest(kind, digest, content)
 
@@ -90,6 +91,9 @@ def _described(response: IResponse, reference: Reference) -> Descriptor | None:
     """What the answer to a HEAD tells, if it is enough."""
     told, size, kind = told_digest(response.headers), told_length(response.headers), media_type(response.headers)
     digest = reference if isinstance(reference, Digest) else told
-    if response.code != OK or digest is None or told not in (None, digest) or not size or not is_media_type(kind):
+    if response.code != OK or digest is None or told not in (None, digest) or not size:
+        return None
+    # A portal that answers everything with a page is no registry.
+    if not is_media_type(kind) or kind in _NO_MANIFESTS:
         return None
     return Descriptor(kind, digest, size)

@@ -137,12 +137,32 @@ class ColdBlobTests(MirrorTestCase):
 
     def test_is_answered_when_the_upstream_tells_no_size(self) -> None:
         digest = self.upstream.add_blob(LARGE)
-        self.upstream.tells_size = False
+        self.upstream.tells_size = self.upstream.heads_blobs = False
         self.upstream.released = RELEASED
         opened = self.registry.open_blob(APP, digest)
         self.assertNoResult(opened)
         self.upstream.release()
         self.assert_pulled(Pull(self.successResultOf(opened)), LARGE)
+
+    def test_whose_size_head_alone_tells_is_answered_at_once(self) -> None:
+        digest = self.upstream.add_blob(LARGE)
+        self.upstream.tells_size = False
+        self.upstream.released = RELEASED
+        reader = self.successResultOf(self.registry.open_blob(APP, digest))
+        self.assertEqual(reader.descriptor.size, len(LARGE))
+        self.upstream.release()
+        self.assert_pulled(Pull(reader), LARGE)
+
+    def test_that_is_longer_than_head_tells_is_given_up(self) -> None:
+        digest = self.upstream.add_blob(LARGE + b"more", instead_of=LARGE)
+        self.upstream.tells_size = False
+        self.upstream.told_size = len(LARGE)
+        self.upstream.released = RELEASED
+        pull = Pull(self.successResultOf(self.registry.open_blob(APP, digest)))
+        self.upstream.release()
+        self.failureResultOf(pull.done, UpstreamUnavailable)
+        self.assertLess(len(pull.content), len(LARGE))
+        self.assertFalse(self.mirror.has(layout.blob_data(digest)))
 
     def test_a_small_one_is_answered_when_it_is_whole(self) -> None:
         digest = self.upstream.add_blob(b"config")

@@ -104,7 +104,8 @@ class FakeUpstream:
 
     ``unavailable``, ``breaks_after`` (bytes of an answer), ``released`` (bytes of each answer that may go out now),
     ``resumes``, ``tells_size``, ``told_size`` and ``heads_blobs`` are switches. ``hold`` names the kinds of calls that
-    wait for ``let_go``. ``asked`` counts the calls by kind, ``fetches`` are all the answers.
+    wait for ``let_go``, ``refused_kinds`` those that are answered as if the upstream were unavailable. ``asked``
+    counts the calls by kind, ``fetches`` are all the answers.
     """
 
     def __init__(self) -> None:
@@ -126,6 +127,7 @@ class FakeUpstream:
         self.heads_blobs = True
         self.exists = True
         self.hold: set[str] = set()
+        self.refused_kinds: set[str] = set()
         self._held: list[tuple[Deferred[Any], Callable[[], Any]]] = []
 
     def add_blob(self, content: bytes, instead_of: bytes | None = None) -> Digest:
@@ -177,6 +179,8 @@ class FakeUpstream:
     def _ask(self, kind: str, name: RepositoryName, call: Callable[[], _T]) -> Deferred[_T]:
         self.asked[kind] += 1
         self.names.add(name)
+        if kind in self.refused_kinds:
+            return fail(UpstreamUnavailable(f"{kind} is refused"))
         if kind in self.hold:
             held: Deferred[_T] = Deferred()
             self._held.append((held, call))
@@ -200,7 +204,8 @@ class FakeUpstream:
     def _head(self, digest: Digest) -> Descriptor:
         if digest not in self.blobs or not self.heads_blobs:
             raise BlobUnknown()
-        return Descriptor(OCTET_STREAM, digest, len(self.blobs[digest]))
+        size = len(self.blobs[digest]) if self.told_size is None else self.told_size
+        return Descriptor(OCTET_STREAM, digest, size)
 
     def _fetch(self, digest: Digest, start: int) -> FakeFetch:
         if digest not in self.blobs:

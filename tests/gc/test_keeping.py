@@ -91,6 +91,25 @@ def test_a_manifest_whose_bytes_are_young_stays(store: Store) -> None:
     assert store.is_whole("app", young)
 
 
+def test_a_dry_run_leaves_what_is_young_too(store: Store) -> None:
+    """It cannot find it renewed on the way."""
+    store.layer(b"young", age=NEW)
+    store.blob(b"without a link", age=NEW)
+    store.image("young", age=NEW)
+    old, older = store.image("old", tags=["1"]), store.image("older")
+    store.tag("1", older, pushed=NEW)
+    store.tag("1", old, used=NEW)
+    store.image("signature", tags=[f"sha256-{'0' * 64}.sig"], age=NEW)
+    store.link(layout.referrer_link(APP, old.digest, Digest.of(b"to come")), Digest.of(b"to come"), NEW)
+    report = store.collect(dry_run=True, untagged_go=True)
+    assert (report.tags.removed, report.history.removed, report.referrers.removed) == (0, 0, 0)
+    assert store.heard.lines == [
+        f"{APP}: manifest {older.digest}",
+        *(line for line in store.heard.lines if "layer link" in line or line.startswith("blob ")),
+    ]
+    assert (report.links.removed, report.blobs.removed, report.blobs.young) == (2, 3, 2)
+
+
 def test_offline_takes_what_is_new_too(store: Store) -> None:
     store.image("app", tags=["1"])
     store.layer(b"new", age=1)

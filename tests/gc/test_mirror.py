@@ -84,10 +84,23 @@ def test_what_a_private_repository_shares_stays(store: Store) -> None:
     shared = store.image("shared", tags=["1"])
     store.mirror()
     store.image("shared", HUB, tags=["1"], age=8 * DAY)
+    assert store.collect().mirror.bytes == 0
     store.proxy()
     report = store.collect()
     assert (report.mirror.expired_bytes, report.mirror.bytes, report.blobs.removed) == (0, 0, 0)
     assert store.is_whole("shared", shared) and not store.has(layout.repository(HUB))
+
+
+def test_room_is_not_taken_by_what_a_private_repository_shares(store: Store) -> None:
+    shared = b"shared".ljust(5000)
+    store.image("app", tags=["1"], layers=[shared])
+    store.mirror()
+    store.layer(shared, HUB, 3 * DAY)
+    base = store.manifest(image(b"{}", shared), HUB, ["base"], 3 * DAY)
+    images = [cached(store, f"image{number}", (4 + number) * DAY) for number in range(3)]
+    store.proxy(ttl=None, max_size=4 * len(images[0].content) + 2500)
+    assert store.collect().mirror.manifests_evicted == 1
+    assert [store.has_manifest(one, HUB) for one in (base, *images)] == [True, True, True, False]
 
 
 def test_least_recently_used_first(store: Store) -> None:

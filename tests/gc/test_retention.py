@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from registryd.storage import layout
+
 from .trees import APP, DAY, NEW, Store, listed
 
 
@@ -74,6 +76,27 @@ def test_what_was_used_within_the_grace_stays(store: Store) -> None:
     store.collect()
     assert tags(store) == "ab"
     assert "used within the grace" in store.heard.why[1]
+
+
+def test_what_was_used_lately_by_another_tag_stays_by_that(store: Store) -> None:
+    pushed(store, b=40)
+    image = store.image("a")
+    store.tag("a", image, pushed=50 * DAY)
+    store.tag("c", image, pushed=2 * DAY, used=NEW)
+    store.age(layout.revision_link(APP, image.digest), NEW)
+    store.retain(keep_newest=1)
+    store.collect()
+    assert tags(store) == "c" and store.is_whole("a", image)
+
+
+def test_an_image_that_was_pulled_lately_by_its_digest_keeps_its_tag(store: Store) -> None:
+    pushed(store, a=40, b=2)
+    for path in store.files():
+        if "/revisions/" in path:
+            store.age(path, NEW)
+    store.retain(keep_newest=1)
+    store.collect()
+    assert tags(store) == "ab"
 
 
 def test_what_another_needs_stays(store: Store) -> None:

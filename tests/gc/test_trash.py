@@ -217,6 +217,15 @@ def test_trash_is_kept_and_can_be_had_back(store: Store) -> None:
     assert store.has(layout.layers(APP)) and list(runs(store.driver)) == []
 
 
+def test_a_repository_that_is_had_back_has_a_folder_of_layers(store: Store) -> None:
+    empty = store.index()
+    store.configure(trash=3 * DAY)
+    run = store.collect(untagged_go=True).run
+    assert not store.has(layout.repository(APP))
+    put_back(store.driver, run)
+    assert store.has_manifest(empty) and store.has(layout.layers(APP))
+
+
 def test_trash_is_removed_after_its_time(store: Store) -> None:
     store.driver.make_folder(layout.REPOSITORIES)
     store.blob(b"loose")
