@@ -9,7 +9,8 @@ import attrs
 from registryd.errors import ManifestInvalid, ManifestUnknown
 from registryd.model import Document, Manifest, read_document
 from registryd.promises import Promises
-from registryd.reference import Digest, RepositoryName
+from registryd.reference import Digest, RepositoryName, Tag, attached_tags
+from registryd.storage import layout
 from registryd.storage.tree import Tree
 from registryd.validation import Rules
 
@@ -19,7 +20,7 @@ class Parts:
     """One walk over what a manifest of a repository references, and over what refers to any manifest on the way.
 
     Without the depth a collector could take the layers of an old untagged child from under a new index; without the
-    referrers, the signatures of an old untagged image that is tagged again.
+    referrers, the signatures of an old untagged image that is tagged again; also those in tags made of its digest.
     """
 
     _tree: Tree
@@ -43,6 +44,8 @@ class Parts:
                     missing[part] = None
             for referrer in self._tree.referrers(self._name, manifest):
                 self._renew_manifest(referrer, False)
+            for tag in attached_tags(manifest):
+                self._renew_attached(tag)
         return tuple(missing)
 
     def _missing(self, document: Document, relied_on: bool) -> Iterator[Digest]:
@@ -58,6 +61,11 @@ class Parts:
         for digest in document.mentioned:
             if not self._renew_manifest(digest, False):
                 self._renew_blob(digest)
+
+    def _renew_attached(self, tag: Tag) -> None:
+        attached = self._tree.tag(self._name, tag)
+        if attached is not None and self._promises.renew(layout.tag_link(self._name, tag)):
+            self._renew_manifest(attached, False)
 
     def _renew_blob(self, digest: Digest) -> bool:
         if digest not in self._blobs:

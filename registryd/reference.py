@@ -133,3 +133,14 @@ def parse_reference(text: str) -> Reference:
         TagInvalid: it is no tag.
     """
     return Digest.parse(text) if ":" in text else parse_tag(text)
+
+
+_ATTACHMENTS = ("", ".sig", ".att", ".sbom")
+
+
+def attached_tags(subject: Digest) -> list[Tag]:
+    """The tags under which clients keep what belongs to a manifest, where they do not use ``subject``.
+
+    Source: OCI distribution specification, "Referrers Tag Schema"; cosign's names of signatures, attestations, SBOMs.
+    """
+    return [Tag(subject.referrers_tag + attachment) for attachment in _ATTACHMENTS]

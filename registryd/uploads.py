@@ -234,6 +234,8 @@ class Uploads:
             raise UploadUnknown()
         self._tree.write_link(layout.layer_link(writer.name, digest), digest)
         try:
+            # It is promised from now on, however long ago the last of it came.
+            self._tree.driver.touch(layout.upload_data(writer.name, writer.id))
             self._tree.driver.move(layout.upload_data(writer.name, writer.id), layout.blob_data(digest))
         except FileNotFoundError:
             raise UploadUnknown() from None

@@ -10,7 +10,7 @@ from registryd.config import Platform, Validation
 from registryd.errors import ManifestBlobUnknown
 from registryd.local import SLOW_PUSH
 from registryd.model import OCI_ARTIFACT, OCI_MANIFEST, Manifest
-from registryd.reference import Digest
+from registryd.reference import Digest, Tag
 from registryd.storage import layout
 from tests.values import (
     GRACE,
@@ -126,6 +126,17 @@ class RenewalTests(PartsCase):
         signed_index = self.push(index(listed(signature), subject=listed(child)))
         expected = (revision_paths(child, signature, signed_index), blob_paths(CONFIG, b"layer", b"signature"))
         self.assertRenews(index(listed(child)), *expected)
+
+    def test_what_tags_made_of_its_digest_name(self) -> None:
+        top = image(CONFIG, b"layer")
+        put_blob(self.registry, b"layer")
+        expected = [blob_paths(CONFIG, b"layer")]
+        for attachment in (b"", b".sig", b".att", b".sbom"):
+            attached = self.push_image(b"for" + attachment)
+            tag = Tag(f"{top.digest.algorithm}-{top.digest.hex}{attachment.decode()}")
+            self.successResultOf(self.registry.put_manifest(NAME, attached, [tag]))
+            expected += [revision_paths(attached), blob_paths(b"for" + attachment), {layout.tag_link(NAME, tag)}]
+        self.assertRenews(top, *expected)
 
     def test_its_subject_is_not_relied_on(self) -> None:
         subject = self.push_image(b"subject")

@@ -456,3 +456,18 @@ class PurgeTests(UploadsCase):
         self.failureResultOf(self.uploads.resume(NAME, id), UploadUnknown)
         self.ahead = self.AGE + 5
         self.assertEqual(self.uploads.purge(self.AGE, False), 1)
+
+
+class FreshnessTests(UploadsCase):
+    """What a commit promises to whoever collects."""
+
+    def make_driver(self) -> IStorageDriver:
+        self.folder = tempfile.mkdtemp()
+        self.addCleanup(shutil.rmtree, self.folder)
+        return FilesystemDriver(self.folder)
+
+    def test_a_blob_whose_bytes_came_long_ago_is_young(self) -> None:
+        id = self.session(CONTENT)
+        os.utime(f"{self.folder}{layout.upload_data(NAME, id)}", (1, 1))
+        self.successResultOf(self.resume(id).commit(Digest.of(CONTENT)))
+        self.assertGreater(self.driver.stat(layout.blob_data(Digest.of(CONTENT))).modified, 1)

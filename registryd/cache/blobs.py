@@ -8,11 +8,11 @@ from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
 from registryd.cache.fetching import Fillable
-from registryd.cache.fills import Fills
+from registryd.cache.fills import Fill, Fills
 from registryd.cache.following import GrowingReader, PassingReader
 from registryd.cache.once import Once
 from registryd.cache.source import Source
-from registryd.errors import BlobUnknown, NameUnknown, StorageFull, UpstreamUnavailable
+from registryd.errors import BlobUnknown, NameUnknown, RegistryError, StorageFull, UpstreamUnavailable
 from registryd.interfaces import IBlobReader, IReader
 from registryd.model import OCTET_STREAM, Descriptor
 from registryd.reference import Digest, RepositoryName
@@ -92,19 +92,41 @@ class Blobs:
         key = blob.name, blob.digest
         if self._fills.under_way(blob) is None and await self._looks.do(key, lambda: self._is_here(blob)):
             return await self._cached.open_blob(blob.name, blob.digest)
-        fill = self._fills.of(blob)
+        fill = self._fills.under_way(blob) or await self._shared(blob) or self._fills.of(blob)
         try:
             await fill.opened()
             if fill.size is None or fill.size <= SMALL:
                 await fill.done()
         except StorageFull:
             return await self._pass_through(blob)
-        if fill.is_complete:
+        if fill.is_complete and fill.blob == blob:
             return await self._cached.open_blob(blob.name, blob.digest)
         assert fill.size is not None
         descriptor = Descriptor(OCTET_STREAM, blob.digest, fill.size)
         passing = PassingReader(descriptor, blob, self._source.upstream)
         return GrowingReader(descriptor, fill, passing, self._source)
+
+    async def _shared(self, blob: Fillable) -> Fill | None:
+        """What is on its way for another repository, if the upstream says that this one holds it too.
+
+        This one holds it then as soon as it has come.
+        """
+        fill = self._fills.of_another(blob)
+        if fill is None:
+            return None
+        await fill.opened()
+        try:
+            told = await self._source.upstream.resolve_blob(blob.remote, blob.digest)
+        except BlobUnknown:
+            return None
+        if told.size != fill.size:
+            return None
+        kept = fill.done().addCallback(lambda _: self._source.keep(self._link, blob))
+        kept.addErrback(lambda failure: failure.trap(RegistryError))
+        return fill
+
+    def _link(self, blob: Fillable) -> None:
+        self._source.mirrored.link_blob(blob.name, blob.digest)
 
     async def _is_here(self, blob: Fillable) -> bool:
         """Whether the blob came meanwhile; or another repository holds it, and the upstream says that this one does."""

@@ -58,6 +58,10 @@ class Fills:
         """The fill of a blob, if there is one."""
         return self._under_way.get((blob.name, blob.digest))
 
+    def of_another(self, blob: Fillable) -> Fill | None:
+        """The fill of the same content for another repository, if there is one."""
+        return next((fill for fill in self._under_way.values() if fill.blob.digest == blob.digest), None)
+
     def of(self, blob: Fillable) -> Fill:
         """The fill of a blob, begun if it is not under way.
 
@@ -87,8 +91,9 @@ class Fills:
 class Fill:
     """One blob on its way.
 
-    ``is_complete``: whether all is verified and stored. ``size`` is None until it is known. ``available`` are the bytes
-    that may be read: the last one only when all are verified, so that nobody ever gets a clean end of wrong bytes.
+    ``is_complete``: whether all is verified and stored; ``is_verified``: whether all that was read of it is, too, since
+    it was fetched here. ``size`` is None until it is known. ``available`` are the bytes that may be read: the last one
+    only when all are verified, so that nobody ever gets a clean end of wrong bytes.
     ``beginnings`` grows when what was available is gone and comes anew: who has read before must not go on.
     """
 
@@ -100,6 +105,7 @@ class Fill:
         self.available = 0
         self.beginnings = 0
         self.is_complete = False
+        self.is_verified = False
         self._error: RegistryError | None = None
         self._made_room = False
         self._stopping = False
@@ -143,6 +149,8 @@ class Fill:
             FileNotFoundError: the fill has failed, and left nothing.
         """
         driver = self._source.mirrored.tree.driver
+        if self.is_complete:
+            return driver.reader(layout.blob_data(self.blob.digest))
         try:
             return driver.reader(layout.upload_data(self.blob.name, layout.fill_id(self.blob.digest)))
         except FileNotFoundError:
@@ -300,6 +308,7 @@ class Fill:
         except DigestInvalid:
             _log.error("{name}: the upstream sent other content for {digest}", **attrs.asdict(self.blob, recurse=False))
             raise UpstreamUnavailable("the upstream sent content with another digest") from None
+        self.is_verified = True
         self._source.meters.blobs.fetched(size)
         self._fills.space.came(size)
         return size

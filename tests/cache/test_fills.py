@@ -14,7 +14,7 @@ from registryd.interfaces import IContentWriter, PeerGone
 from registryd.reference import Digest
 from registryd.storage import layout
 from registryd.storage.memory import MemoryDriver
-from tests.cache.mirror import APP, LARGE, FakeSpace, Mirror, MirrorTestCase, Pull, WatchedDriver
+from tests.cache.mirror import APP, LARGE, OTHER_APP, FakeSpace, Mirror, MirrorTestCase, Pull, WatchedDriver
 from tests.cache.upstream import PIECE
 from tests.values import GRACE
 
@@ -143,6 +143,39 @@ class ColdBlobTests(MirrorTestCase):
         self.assertNoResult(opened)
         self.upstream.release()
         self.assert_pulled(Pull(self.successResultOf(opened)), LARGE)
+
+    def test_that_comes_for_another_repository_too_is_fetched_once(self) -> None:
+        digest = self.upstream.add_blob(LARGE)
+        self.upstream.released = RELEASED
+        first = Pull(self.successResultOf(self.registry.open_blob(APP, digest)))
+        second = Pull(self.successResultOf(self.registry.open_blob(OTHER_APP, digest)))
+        self.assertEqual(self.upstream.asked["fetch_blob"], 1)
+        self.upstream.release()
+        for pull in (first, second):
+            self.assert_pulled(pull, LARGE)
+        self.upstream.unavailable = True
+        for name in (APP, OTHER_APP):
+            self.assert_pulled(Pull(self.successResultOf(self.registry.open_blob(name, digest))), LARGE)
+
+    def test_that_comes_for_another_repository_is_not_this_ones_unless_the_upstream_says_so(self) -> None:
+        digest = self.upstream.add_blob(LARGE)
+        self.upstream.released = RELEASED
+        self.pull(digest)
+        self.upstream.heads_blobs = False
+        self.successResultOf(self.registry.open_blob(OTHER_APP, digest)).close()
+        self.assertEqual(self.upstream.asked["fetch_blob"], 2)
+
+    def test_that_two_have_fetched_is_read_to_its_end_by_both(self) -> None:
+        digest = self.upstream.add_blob(LARGE)
+        self.upstream.heads_blobs = False
+        self.upstream.released = RELEASED
+        pulls = [
+            Pull(self.successResultOf(self.registry.open_blob(name, digest)), greedy=False) for name in (APP, OTHER_APP)
+        ]
+        self.upstream.release()
+        for pull in pulls:
+            pull.drain()
+            self.assert_pulled(pull, LARGE)
 
     def test_whose_size_head_alone_tells_is_answered_at_once(self) -> None:
         digest = self.upstream.add_blob(LARGE)
