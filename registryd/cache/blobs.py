@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import Any
 
 from twisted.internet.defer import Deferred
+from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from registryd.cache.fetching import Fillable
@@ -17,6 +18,7 @@ from registryd.interfaces import IBlobReader, IReader
 from registryd.model import OCTET_STREAM, Descriptor
 from registryd.reference import Digest, RepositoryName
 
+_log = Logger()
 _UNKNOWN = (BlobUnknown, NameUnknown)
 
 SMALL = 64 * 1024
@@ -35,14 +37,29 @@ class Blobs:
     def open(self, name: RepositoryName, digest: Digest) -> Deferred[IBlobReader]:
         """A blob, open for reading; see IReader.open_blob."""
         opened = self._cached.open_blob(name, digest)
-        return opened.addCallbacks(self._hit, self._missing, errbackArgs=(self._open_counted, name, digest))
+        missing = (self._open_counted, name, digest)
+        return opened.addCallbacks(self._hit, self._missing, callbackArgs=(name,), errbackArgs=missing)
 
     def resolve(self, name: RepositoryName, digest: Digest) -> Deferred[Descriptor]:
         """What a blob is; nothing is fetched for that. See IReader.resolve_blob."""
         return self._cached.resolve_blob(name, digest).addErrback(self._missing, self._resolve, name, digest)
 
-    def _hit(self, reader: IBlobReader) -> IBlobReader:
-        self._source.meters.blobs.served(reader.descriptor.size, True)
+    def _hit(self, reader: IBlobReader, name: RepositoryName) -> IBlobReader | Deferred[IBlobReader]:
+        blob = reader.descriptor
+        if self._source.sizes.get(blob.digest, blob.size) != blob.size:
+            reader.close()
+            return Deferred.fromCoroutine(self._heal(name, blob.digest))
+        self._source.meters.blobs.served(blob.size, True)
+        return reader
+
+    async def _heal(self, name: RepositoryName, digest: Digest) -> IBlobReader:
+        """Fetch a blob again that is not as large as a manifest says."""
+        _log.error("{name}: {digest} is damaged, and is fetched again", name=name, digest=digest)
+        await self._source.in_thread(self._source.mirrored.forget_blob, name, digest)
+        unknown = Failure(BlobUnknown(detail={"digest": str(digest)}))
+        reader: IBlobReader = await self._ask(self._open_counted, unknown, name, digest)
+        # What was verified now has the size that it has, whatever the manifest says.
+        self._source.sizes[digest] = reader.descriptor.size
         return reader
 
     async def _open_counted(self, blob: Fillable) -> IBlobReader:

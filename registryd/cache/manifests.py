@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
 from typing import Any
 
 import attrs
@@ -259,28 +260,26 @@ class Manifests:
         """Renew what a manifest references, once in a while: a client that has a part does not ask for it."""
         if (name, manifest.digest) not in self._renewed:
             self._renewed[name, manifest.digest] = True
-            renewed = self._source.in_thread(self._renew_parts, name, manifest)
+            renewed = self._source.in_thread(self._renew_parts, name, manifest).addCallback(self._source.sizes.update)
             renewed.addErrback(lambda failure: _log.failure("{name}: parts were not renewed", failure, name=name))
         return manifest
 
-    def _renew_parts(self, name: RepositoryName, manifest: Manifest) -> None:
+    def _renew_parts(self, name: RepositoryName, manifest: Manifest) -> Mapping[Digest, int]:
+        """Renew what a manifest references; the sizes of its blobs."""
         try:
             document = read_document(manifest)
         except ManifestInvalid:
-            return
+            return {}
         mirrored = self._source.mirrored
         for part in document.blobs:
             digest = part.descriptor.digest
             if mirrored.tree.layer(name, digest) is None:
                 continue
-            size = mirrored.has_bytes(digest)
-            if size is not None and size != part.descriptor.size:
-                _log.error("{name}: {digest} is damaged, and will be fetched again", name=name, digest=digest)
-                mirrored.forget_blob(name, digest)
-            elif size is not None:
+            if mirrored.has_bytes(digest) is not None:
                 self._promises.keep(layout.layer_link(name, digest))
                 self._promises.keep(layout.blob_data(digest))
         for digest in (*(part.descriptor.digest for part in document.manifests), *document.mentioned):
             links = (layout.revision_link(name, digest), layout.layer_link(name, digest))
             if [link for link in links if self._promises.keep(link) is not None]:
                 self._promises.keep(layout.blob_data(digest))
+        return {part.descriptor.digest: part.descriptor.size for part in document.blobs}

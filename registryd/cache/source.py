@@ -6,7 +6,7 @@ from collections.abc import Callable, MutableMapping
 from typing import Any, TypeVar
 
 import attrs
-from cachetools import TTLCache
+from cachetools import LRUCache, TTLCache
 from twisted.internet.defer import Deferred, maybeDeferred
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -15,7 +15,7 @@ from twisted.python.failure import Failure
 from registryd.cache.mirrored import Mirrored
 from registryd.errors import UpstreamUnavailable
 from registryd.interfaces import InThread, IUpstream, Meters
-from registryd.reference import RepositoryName
+from registryd.reference import Digest, RepositoryName
 
 _log = Logger()
 _T = TypeVar("_T")
@@ -29,7 +29,8 @@ class Source:
     """An upstream, and the part of the tree that mirrors it.
 
     ``remote_name`` tells the name that the upstream knows a repository of the tree by. ``freshness``: seconds for which
-    what the upstream told is not asked again; that it does not have something, too.
+    what the upstream told is not asked again; that it does not have something, too. ``sizes`` are those of blobs in
+    bytes, as the manifests that were served last tell them.
     """
 
     upstream: IUpstream
@@ -41,6 +42,8 @@ class Source:
     now: Callable[[], float]
     meters: Meters
     absent: MutableMapping[tuple[str, RepositoryName, str], bool] = attrs.field(init=False, repr=False)
+
+    sizes: MutableMapping[Digest, int] = attrs.field(factory=lambda: LRUCache(4 * REMEMBERED), init=False, repr=False)
 
     @absent.default
     def _no_absent(self) -> MutableMapping[tuple[str, RepositoryName, str], bool]:
