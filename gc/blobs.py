@@ -105,8 +105,7 @@ class BlobSweep:
             return False
         if not self.removal.dry_run:
             # A dry run does not look for what a dead writer left beside what goes: it would cost as much again.
-            self.removal.tidy(path.rpartition("/")[0])
-            self.removal.prune(path.rpartition("/")[0])
+            self.removal.clear(path.rpartition("/")[0])
         if outcome is Outcome.REMOVED:
             self.removal.report.blobs.removed += 1
             self.removal.report.blobs.removed_bytes += size

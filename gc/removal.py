@@ -49,6 +49,16 @@ class Removal:
         if not self.dry_run:
             self.driver.prune(folder, folder.rpartition("/")[0])
 
+    def clear(self, folder: str) -> None:
+        """Remove a folder that was emptied; should it still stand, what a dead writer left there first."""
+        self.prune(folder)
+        try:
+            self.driver.stat(folder)
+        except FileNotFoundError:
+            return
+        self.tidy(folder)
+        self.prune(folder)
+
     def tidy_leaf(self, folder: str, leaf: Leaf) -> None:
         """Remove what a dead writer left in a folder, and the folder where it holds nothing else."""
         for name in leaf.others:

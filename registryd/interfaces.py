@@ -483,7 +483,7 @@ class Leaf:
 class IContentReader(Interface):
     """Content of the storage that is open for reading; it stays readable when its path is deleted or replaced."""
 
-    size: int = Attribute("the content's size in bytes when it was opened")
+    size: int = Attribute("the content's size in bytes when it was opened, or refreshed")
 
     def read(start: int, stop: int) -> bytes:
         """The bytes from ``start`` up to, not including, ``stop``, fewer where the content ends before.
@@ -491,6 +491,9 @@ class IContentReader(Interface):
         Errors:
             OSError: the storage failed.
         """
+
+    def refresh() -> None:
+        """Take note of what was appended since, as far as the storage lets a reader see it."""
 
     def fileno() -> int | None:
         """The descriptor of the local file that holds the content at the same offsets, or None where there is none."""

@@ -121,6 +121,9 @@ class GrowingReader:
 
     def _readable(self, stop: int) -> IContentReader:
         """The content, open for reading up to an offset."""
+        if self._content is not None and self._content.size < stop and self._fill.is_verified:
+            # Its name can be gone by now, as that of what was evicted.
+            self._content.refresh()
         if self._content is None or self._content.size < stop:
             self._reopen()
         assert self._content is not None

@@ -46,9 +46,14 @@ class Lists:
         remote = self._source.remote_name(name)
         listed = await self._tags.get(name, layout.upstream_tags(name), lambda: self._source.upstream.tags(remote))
         if listed.entries is None:
-            page = await self._cached.tags(name, count, after)
+            try:
+                page = await self._cached.tags(name, count, after)
+            except NameUnknown:
+                if listed.error is None:
+                    raise
+                raise NameUnknown(self._source.unavailable(listed.error), detail={"name": name}) from None
             if listed.error is not None and not page.names and not after and count != 0:
-                raise UpstreamUnavailable(str(listed.error))
+                raise NameUnknown(self._source.unavailable(listed.error), detail={"name": name})
             return attrs.evolve(page, warning=listed.warning)
         return names_page(listed.entries[bisect_right(listed.entries, after) :], count, listed.warning)
 
@@ -65,7 +70,8 @@ class Lists:
         if listed.entries is None:
             cached = await self._cached.referrers(name, subject, artifact_type, after)
             if listed.error is not None and not cached.referrers and after is None:
-                raise UpstreamUnavailable(str(listed.error))
+                # Not an unknown: on that clients take it that there are none.
+                raise UpstreamUnavailable(self._source.unavailable(listed.error))
             return attrs.evolve(cached, warning=listed.warning)
         return referrers_page(
             (

@@ -266,6 +266,9 @@ class _FileReader:
             start += len(part)
         return parts[0] if len(parts) == 1 else b"".join(parts)
 
+    def refresh(self) -> None:
+        self.size = os.fstat(self._descriptor).st_size
+
     def fileno(self) -> int | None:
         return self._descriptor
 

@@ -252,6 +252,10 @@ class _MemoryReader:
         with self._guard:
             return bytes(self._opened().data[start : min(stop, self.size)])
 
+    def refresh(self) -> None:
+        with self._guard:
+            self.size = len(self._opened().data)
+
     def fileno(self) -> int | None:
         return None
 

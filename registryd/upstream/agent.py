@@ -47,7 +47,7 @@ class Patience:
 
     connect: float = 10.0
     response: float = 30.0
-    read: float = 60.0
+    read: float = 20.0
 
 
 MOST_HEAD = 256 * 1024

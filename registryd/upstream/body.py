@@ -184,7 +184,7 @@ class _Gathering:
 
 
 async def read_body(response: IResponse, limit: int, clock: IReactorTime, timeout: float) -> bytes:
-    """The whole body of an answer, which is short: it may take twice as long as ``timeout``.
+    """The whole body of an answer, which is short: it may take six times as long as ``timeout``.
 
     Errors:
         UpstreamUnavailable: it broke off, or dawdled, or is larger than ``limit`` bytes.
@@ -200,7 +200,7 @@ async def read_body(response: IResponse, limit: int, clock: IReactorTime, timeou
         return Failure(UpstreamUnavailable(f"the upstream took more than {seconds:g} s for {gathering.size} bytes"))
 
     try:
-        await fetch.deliver_to(gathering).addTimeout(2 * timeout, clock, late)
+        await fetch.deliver_to(gathering).addTimeout(6 * timeout, clock, late)
     except PeerGone:
         raise UpstreamUnavailable(f"the upstream answered with more than the limit of {limit} bytes") from None
     return b"".join(gathering.pieces)

@@ -177,6 +177,15 @@ class ColdBlobTests(MirrorTestCase):
             pull.drain()
             self.assert_pulled(pull, LARGE)
 
+    def test_that_is_evicted_is_read_to_its_end_by_who_has_begun(self) -> None:
+        digest = self.upstream.add_blob(LARGE)
+        self.upstream.released = RELEASED
+        slow = Pull(self.successResultOf(self.registry.open_blob(APP, digest)), greedy=False)
+        self.upstream.release()
+        self.mirror.driver.delete(layout.blob_data(digest))
+        slow.drain()
+        self.assert_pulled(slow, LARGE)
+
     def test_whose_size_head_alone_tells_is_answered_at_once(self) -> None:
         digest = self.upstream.add_blob(LARGE)
         self.upstream.tells_size = False

@@ -61,7 +61,7 @@ class TagListTests(MirrorTestCase):
     def test_is_never_empty_for_want_of_asking(self) -> None:
         self.successResultOf(self.registry.get_manifest(APP, SUBJECT.digest))
         self.upstream.unavailable = True
-        self.failureResultOf(self.registry.tags(APP, None, ""), UpstreamUnavailable)
+        self.failureResultOf(self.registry.tags(APP, None, ""), NameUnknown)
 
     def test_of_what_is_not_there_is_remembered(self) -> None:
         self.upstream.exists = False

@@ -188,6 +188,18 @@ class DriverContract(_Case):
         writer.close()
         self.assertEqual(self.driver.get_content("/a"), b"0123x")
 
+    def test_reader_sees_what_was_appended_when_it_is_refreshed(self) -> None:
+        self.write("/f/a", b"0123")
+        reader = self.driver.reader("/f/a")
+        self.addCleanup(reader.close)
+        writer = self.driver.writer("/f/a", False)
+        writer.write([b"45"])
+        writer.close()
+        self.assertEqual((reader.size, reader.read(0, 10)), (4, b"0123"))
+        reader.refresh()
+        self.driver.delete("/f")
+        self.assertEqual((reader.size, reader.read(0, 10)), (6, b"012345"))
+
     def test_writer_stands_while_nobody_removes_or_replaces_its_content(self) -> None:
         writer = self.driver.writer("/f/a", True)
         self.addCleanup(writer.close)

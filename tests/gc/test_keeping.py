@@ -376,7 +376,9 @@ def test_a_repository_that_is_but_an_old_upload_goes(store: Store) -> None:
 def test_temporary_files_go(store: Store) -> None:
     kept = store.image("app", tags=["1"])
     uuid = "01234567-89ab-cdef-0123-456789abcdef"
+    store.blob(b"loose")
     folders = [
+        layout.blob_data(Digest.of(b"loose")),
         layout.blob_data(kept.digest),
         layout.revision_link(APP, kept.digest),
         layout.tag_link(APP, Tag("1")),
@@ -391,9 +393,9 @@ def test_temporary_files_go(store: Store) -> None:
             store.put(f"{path}.{uuid[:-1]}{int(age > 0)}.tmp", b"123", age)
     store.put(layout.upload_data(OTHER, "x"), b"", NEW)
     report = store.collect()
-    assert (report.temporary.removed, report.temporary.removed_bytes) == (8, 24)
+    assert (report.temporary.removed, report.temporary.removed_bytes) == (9, 27)
     left = [path for path in store.files() if path.endswith(".tmp")]
-    assert len(left) == 8 and all(path.endswith("0.tmp") for path in left)
+    assert len(left) == 9 and all(path.endswith("0.tmp") for path in left)
 
 
 def test_only_what_a_glob_matches_goes(store: Store) -> None:
