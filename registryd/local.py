@@ -22,6 +22,7 @@ from registryd.errors import (
     ManifestUnknown,
     NameUnknown,
     RegistryError,
+    Unavailable,
 )
 from registryd.interfaces import (
     IBlobReader,
@@ -270,12 +271,29 @@ class LocalRegistry:
             if subject is not None:
                 self.tree.write_link(layout.referrer_link(name, subject, manifest.digest), manifest.digest)
             self.tree.put_revision(name, manifest.digest, untold)
-            if self._now() - began > self._grace * SLOW_PUSH:
+            if self._is_slow(began):
                 # Before the tags: a push that is refused now has moved none.
                 self._renew_parts(name, manifest.digest, document)
             for tag in tags:
                 self.tree.put_tag(name, tag, manifest.digest)
+            if self._is_slow(began):
+                self._renew_all(name, manifest.digest, document, tags)
         return subject
+
+    def _is_slow(self, began: float) -> bool:
+        return self._now() - began > self._grace * SLOW_PUSH
+
+    def _renew_all(self, name: RepositoryName, digest: Digest, document: Document, tags: Sequence[Tag]) -> None:
+        """Renew a manifest that was just pushed, with its tags and parts: a collector may have seen it before them.
+
+        Errors:
+            Unavailable: it did, and has taken of it.
+        """
+        there = [self.promises.renew_revision(name, digest)]
+        there += [self.promises.renew(layout.tag_link(name, tag)) for tag in tags]
+        if not all(there):
+            raise Unavailable("the push took so long that the collector has taken a part of it: push it again")
+        self._renew_parts(name, digest, document)
 
     def _renew_parts(self, name: RepositoryName, digest: Digest, document: Document) -> None:
         parts = Parts(self.tree, self.promises, self._rules, lambda child: self._load(name, child), name)

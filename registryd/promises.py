@@ -11,6 +11,7 @@ from collections.abc import Callable
 import attrs
 from twisted.logger import Logger
 
+from registryd.errors import Unavailable
 from registryd.interfaces import IStorageDriver, Stat
 from registryd.reference import Digest, RepositoryName
 from registryd.storage import layout
@@ -44,17 +45,26 @@ class Promises:
         try:
             stat = self.driver.stat(path)
             if self.now() - stat.modified > self.interval:
-                self._touch(path)
+                self._touch_if_possible(path)
         except FileNotFoundError:
             return None
         return stat
 
     def keep_link(self, path: str, link: Link) -> bool:
         """Renew a link that was just read, if that has not been done lately; false where it is gone meanwhile."""
-        return self.now() - link.modified <= self.interval or self.renew(path)
+        try:
+            if self.now() - link.modified > self.interval:
+                self._touch_if_possible(path)
+        except FileNotFoundError:
+            return False
+        return True
 
     def renew(self, path: str) -> bool:
-        """Renew what is at a path, and tell whether anything is."""
+        """Renew what is at a path, and tell whether anything is.
+
+        Errors (of all that renew):
+            Unavailable: the storage does not let it be renewed, so that no promise can be made of it.
+        """
         try:
             self._touch(path)
         except FileNotFoundError:
@@ -85,7 +95,17 @@ class Promises:
         except FileNotFoundError:
             raise
         except OSError as error:
-            # A store that cannot be written can still be read, and no collector can run on it.
+            self.driver.stat(path)
+            _log.error("{path}: cannot be renewed: {error}", path=path, error=error)
+            raise Unavailable("the registry may not change what it holds: another user owns it") from error
+
+    def _touch_if_possible(self, path: str) -> None:
+        """Renew what is only read: a store that cannot be written can still be read."""
+        try:
+            self.driver.touch(path)
+        except FileNotFoundError:
+            raise
+        except OSError as error:
             self.driver.stat(path)
             if not self._told:
                 self._told = True

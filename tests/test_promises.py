@@ -12,6 +12,7 @@ from twisted.internet.task import Clock
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import SynchronousTestCase
 
+from registryd.errors import Unavailable
 from registryd.local import LocalRegistry
 from registryd.promises import GRACE_PART, LONGEST_INTERVAL, Promises
 from registryd.reference import Digest
@@ -27,15 +28,16 @@ INTERVAL = min(LONGEST_INTERVAL, GRACE / GRACE_PART)
 
 
 class UnwritableDriver(MemoryDriver):
-    """A memory driver whose times cannot be set, with an error of a kind."""
+    """A memory driver whose times cannot be set, with an error of a kind; with the code 0 they can."""
 
     def __init__(self, code: int) -> None:
         super().__init__()
         self.code = code
 
     def touch(self, path: str) -> None:
-        self.stat(path)
-        raise OSError(self.code, os.strerror(self.code), path)
+        super().touch(path)
+        if self.code:
+            raise OSError(self.code, os.strerror(self.code), path)
 
 
 class PromisesTests(SynchronousTestCase):
@@ -112,16 +114,25 @@ class UnwritableTests(SynchronousTestCase):
             with capturedLogs() as logged:
                 for _ in range(3):
                     self.assertIsNotNone(promises.keep("/a"))
-                    self.assertTrue(promises.renew("/a"))
-                    self.assertFalse(promises.renew("/b"))
+                    self.assertIsNone(promises.keep("/b"))
             self.assertEqual(len(logged), 1)
 
+    def test_what_cannot_be_renewed_is_not_promised(self) -> None:
+        # A tree whose folders are the daemon's, and whose files are another user's: a collector can remove them.
+        driver = UnwritableDriver(errno.EPERM)
+        driver.put_content("/a", b"")
+        promises = Promises(driver, time.time, 100)
+        with capturedLogs():
+            self.assertRaises(Unavailable, promises.renew, "/a")
+        self.assertFalse(promises.renew("/b"))
+
     def test_reads_go_on(self) -> None:
-        driver = UnwritableDriver(errno.EROFS)
+        driver = UnwritableDriver(0)
         registry = local_registry(driver, now=lambda: time.time() + 10 * GRACE)
         put_blob(registry, CONFIG)
         put_blob(registry, LAYER)
         self.successResultOf(registry.put_manifest(NAME, IMAGE, [LATEST]))
+        driver.code = errno.EROFS
         with capturedLogs():
             self.assertEqual(self.successResultOf(registry.get_manifest(NAME, LATEST)), IMAGE)
             self.successResultOf(registry.resolve_blob(NAME, Digest.of(LAYER)))

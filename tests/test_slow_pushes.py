@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 from twisted.trial.unittest import SynchronousTestCase
 
-from registryd.errors import ManifestBlobUnknown, ManifestUnknown
+from registryd.errors import ManifestBlobUnknown, ManifestUnknown, Unavailable
 from registryd.local import SLOW_PUSH
 from registryd.model import Manifest
 from registryd.reference import Digest, Tag
@@ -60,6 +60,20 @@ class SlowPushTests(SynchronousTestCase):
         self.assertEqual(self.named(LATEST), self.old.digest)
         self.failureResultOf(self.registry.get_manifest(NAME, OTHER_TAG), ManifestUnknown)
         self.assertEqual(self.successResultOf(self.registry.tags(NAME, None, "")).names, (LATEST,))
+
+    def test_a_push_whose_tag_takes_so_long_that_its_manifest_goes_is_not_acknowledged(self) -> None:
+        def collect() -> None:
+            self.ahead += GRACE * SLOW_PUSH * 2
+            self.driver.delete(layout.revision_link(NAME, self.new.digest))
+
+        self.driver.slow, self.driver.meanwhile = layout.tag_link(NAME, LATEST), collect
+        self.failureResultOf(self.registry.put_manifest(NAME, self.new, [LATEST]), Unavailable)
+        self.successResultOf(self.registry.put_manifest(NAME, self.new, [LATEST]))
+        self.assertEqual(self.named(LATEST), self.new.digest)
+
+    def test_a_push_whose_tag_takes_so_long_that_its_layer_goes_is_not_acknowledged(self) -> None:
+        self.driver.slow, self.driver.meanwhile = layout.tag_link(NAME, LATEST), self.collect
+        self.failureResultOf(self.registry.put_manifest(NAME, self.new, [LATEST]), ManifestBlobUnknown)
 
     def test_it_succeeds_once_the_layer_is_pushed_again(self) -> None:
         self.test_a_push_that_is_refused_has_moved_no_tag()
