@@ -48,6 +48,6 @@ setup(
             "types-cachetools",
         ],
     },
-    entry_points={"console_scripts": ["registryd = registryd.cli:main", "registryd-gc = registryd_gc.cli:main"]},
+    entry_points={"console_scripts": ["registryd = registryd.cli:main", "registryd-gc = registryd_gc.__main__:main"]},
     zip_safe=False,
 )

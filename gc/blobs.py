@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import attrs
 
@@ -12,7 +13,7 @@ from registryd.storage import layout
 from registryd_gc.digests import LENGTHS, data_path, digest, from_name
 from registryd_gc.mirror import RECENT
 from registryd_gc.removal import Removal
-from registryd_gc.report import Damage
+from registryd_gc.report import Damage, Remembered
 from registryd_gc.trash import Outcome, Trash
 
 FOLDERS = 512
@@ -32,8 +33,9 @@ class BlobSweep:
     """Removes the blobs that are not needed, folder by folder.
 
     ``needed`` are the blobs that stay; ``promised`` those that nothing needs, but that somebody was just told of;
-    ``manifests`` those in whose folders a dead writer may have left something. ``missing`` grows by what is needed, but
-    is not there. What was ``evicted`` goes if it is but older than what is recent. With ``removes`` false all stay.
+    ``manifests`` those in whose folders a dead writer may have left something. What was ``evicted`` goes if it is but
+    older than what is recent. With ``removes`` false all stay; ``held`` stay too, young or not: a repository has them
+    from which nothing goes. ``missing`` grows by what is needed, but is not there.
     """
 
     removal: Removal
@@ -42,52 +44,25 @@ class BlobSweep:
     manifests: Collection[bytes]
     evicted: Collection[bytes]
     removes: bool
+    held: Collection[bytes]
     missing: list[bytes] = attrs.field(factory=list, init=False)
+    _stopped: bool = attrs.field(default=False, init=False)
 
-    def folders(self) -> Iterator[tuple[str, str, Collection[bytes]]]:
-        """The folders with blobs: their algorithm, their path, and what of them is needed."""
-        for algorithm, length in LENGTHS.items():
-            for first in range(256):
-                yield algorithm, f"{layout.BLOBS}/{algorithm}/{first:02x}", self.needed.pop((length, first), ())
-
-    def sweep(self, algorithm: str, folder: str, needed: Collection[bytes]) -> None:
-        """Remove what is to be removed from one folder."""
-        wanted = set(needed)
-        seen = set()
-        for leaf in self.removal.driver.leaves(folder, "data", False):
-            blob = from_name(algorithm, leaf.name)
-            if blob is None or not folder.endswith(leaf.name[:2]):
-                continue
-            if leaf.size is None:
-                self.removal.tidy(f"{folder}/{leaf.name}")
-                self.removal.prune(f"{folder}/{leaf.name}")
-            elif blob in wanted:
-                seen.add(blob)
-                self._keep(blob, leaf, f"{folder}/{leaf.name}")
-            else:
-                self._judge(blob, leaf, f"{folder}/{leaf.name}")
-        self.missing.extend(wanted - seen)
-        self.removal.prune(folder)
-
-    def _keep(self, blob: bytes, leaf: Leaf, folder: str) -> None:
-        size = leaf.size or 0
-        self.removal.report.blobs.kept += 1
-        self.removal.report.blobs.kept_bytes += size
-        if blob in self.manifests:
-            self.removal.tidy(folder)
-        elif not size and not digest(blob).may_be_of(0):
-            self.removal.report.damage.append(Damage("empty", f"{folder}/data", "no bytes"))
-
-    def _judge(self, blob: bytes, leaf: Leaf, folder: str) -> None:
-        size, trash = leaf.size or 0, self.removal.trash
-        if blob in self.evicted:
-            trash = attrs.evolve(trash, cutoff=max(trash.cutoff, self.removal.trash.now - RECENT))
-        old = leaf.modified <= trash.cutoff and blob not in self.promised
-        if not (self.removes and old and self._remove(trash, digest(blob), f"{folder}/data", size)):
-            self.removal.report.blobs.kept += 1
-            self.removal.report.blobs.kept_bytes += size
-            self.removal.report.blobs.young += self.removes
-            self.removal.report.blobs.young_bytes += size if self.removes else 0
+    def sweep(self, workers: int) -> None:
+        """Sweep all folders, some at the same time: removing is waiting for the disk."""
+        folders = list(self._folders())
+        if workers == 1:
+            for folder in folders:
+                self._take(self._sweep_folder(folder))
+            return
+        with ThreadPoolExecutor(workers) as threads:
+            try:
+                for swept in threads.map(self._sweep_folder, folders):
+                    self._take(swept)
+            except BaseException:
+                self._stopped = True
+                threads.shutdown(cancel_futures=True)
+                raise
 
     def remove(self, blob: bytes) -> None:
         """Remove one blob that is not needed, if it is there."""
@@ -96,15 +71,110 @@ class BlobSweep:
             stat = self.removal.driver.stat(path)
         except FileNotFoundError:
             return
-        self._judge(blob, Leaf(path.split("/")[-2], stat.size, stat.modified), path.rpartition("/")[0])
+        leaf = Leaf(path.split("/")[-2], stat.size, stat.modified)
+        _FolderSweep(self, self.removal).judge(blob, leaf, path.rpartition("/")[0])
+
+    @property
+    def stopped(self) -> bool:
+        """Whether the run has failed, or was interrupted."""
+        return self._stopped
+
+    def _folders(self) -> Iterator[tuple[str, str, Collection[bytes]]]:
+        """The folders with blobs: their algorithm, their path, and what of them is needed."""
+        for algorithm, length in LENGTHS.items():
+            for first in range(256):
+                yield algorithm, f"{layout.BLOBS}/{algorithm}/{first:02x}", self.needed.pop((length, first), ())
+
+    def _sweep_folder(self, folder: tuple[str, str, Collection[bytes]]) -> _FolderSweep:
+        # Each counts for itself: what threads add to one number at the same time may be lost.
+        own = attrs.evolve(self.removal, report=self.removal.report.empty(), listener=Remembered())
+        sweep = _FolderSweep(self, own)
+        try:
+            sweep.sweep(*folder)
+        except BaseException:
+            self._stopped = True
+            raise
+        return sweep
+
+    def _take(self, swept: _FolderSweep) -> None:
+        """Tell of a folder that was swept."""
+        self.missing += swept.missing
+        self.removal.report.add(swept.removal.report)
+        assert isinstance(swept.removal.listener, Remembered)
+        for line in swept.removal.listener.lines:
+            self.removal.listener.removed(line)
+        self.removal.listener.stepped()
+
+
+@attrs.define
+class _FolderSweep:
+    """The sweep of one folder; ``removal`` has a report and a listener of its own."""
+
+    blobs: BlobSweep
+    removal: Removal
+    missing: set[bytes] = attrs.field(factory=set, init=False)
+
+    def sweep(self, algorithm: str, folder: str, needed: Collection[bytes]) -> None:
+        """Remove what is to be removed."""
+        wanted = set(needed)
+        seen = set()
+        for leaf in self.removal.driver.leaves(folder, "data", False):
+            blob = from_name(algorithm, leaf.name)
+            if self.blobs.stopped:
+                return
+            if blob is None or not folder.endswith(leaf.name[:2]):
+                continue
+            if leaf.size is None:
+                self.removal.tidy(f"{folder}/{leaf.name}")
+                self.removal.prune(f"{folder}/{leaf.name}")
+                self._tell_folder(f"{folder}/{leaf.name}/data")
+            elif blob in wanted:
+                seen.add(blob)
+                self._keep(blob, leaf, f"{folder}/{leaf.name}")
+            else:
+                self.judge(blob, leaf, f"{folder}/{leaf.name}")
+        self.missing = wanted - seen
+        self.removal.prune(folder)
+
+    def _tell_folder(self, path: str) -> None:
+        """Tell of a folder in the place of a blob's content."""
+        try:
+            if self.removal.driver.stat(path).is_folder:
+                self.removal.report.damage.append(Damage("empty", path, "a folder"))
+        except FileNotFoundError:
+            pass
+
+    def _keep(self, blob: bytes, leaf: Leaf, folder: str) -> None:
+        size = leaf.size or 0
+        self.removal.report.blobs.kept += 1
+        self.removal.report.blobs.kept_bytes += size
+        if blob in self.blobs.manifests:
+            self.removal.tidy(folder)
+        elif not size and not digest(blob).may_be_of(0):
+            self.removal.report.damage.append(Damage("empty", f"{folder}/data", "no bytes"))
+
+    def judge(self, blob: bytes, leaf: Leaf, folder: str) -> None:
+        """Remove a blob that is not needed, unless it is young."""
+        size, trash, removes = leaf.size or 0, self.removal.trash, self.blobs.removes
+        if blob in self.blobs.evicted:
+            # It goes to make room, which a trash would not.
+            trash = attrs.evolve(trash, cutoff=max(trash.cutoff, trash.now - RECENT), keep=False)
+        removes = removes and blob not in self.blobs.held
+        old = leaf.modified <= trash.cutoff and blob not in self.blobs.promised
+        if not (removes and old and self._remove(trash, digest(blob), f"{folder}/data", size)):
+            self.removal.report.blobs.kept += 1
+            self.removal.report.blobs.kept_bytes += size
+            self.removal.report.blobs.young += removes
+            self.removal.report.blobs.young_bytes += size if removes else 0
 
     def _remove(self, trash: Trash, named: Digest, path: str, size: int) -> bool:
         """Remove a blob; false where it was renewed."""
         outcome = trash.remove(path)
         if outcome is Outcome.RENEWED:
             return False
-        if not self.removal.dry_run:
-            # A dry run does not look for what a dead writer left beside what goes: it would cost as much again.
+        if self.removal.dry_run:
+            self.removal.tidy(path.rpartition("/")[0])
+        else:
             self.removal.clear(path.rpartition("/")[0])
         if outcome is Outcome.REMOVED:
             self.removal.report.blobs.removed += 1

@@ -63,16 +63,38 @@ class Repository:
         """Whether it holds a manifest of which nobody knows what it needs."""
         return any(revision.unread for revision in self.revisions.values())
 
+    @property
+    def doubtful(self) -> bool:
+        """Whether any of its manifests may be the one that a tag names, which cannot be read and has no history."""
+        return any(tag.target is None and not tag.history for tag in self.tags.values())
 
-def names(driver: IStorageDriver) -> Iterator[RepositoryName]:
-    """Every repository of a tree, also one that holds next to nothing, or whose name no client could send."""
-    pending = [layout.REPOSITORIES]
+
+def names(driver: IStorageDriver, empty: list[str] | None = None) -> Iterator[RepositoryName]:
+    """Every repository of a tree, also one that holds next to nothing, or whose name no client could send.
+
+    ``empty`` grows by the folders below that hold nothing at all. A symbolic link to a folder above it is passed by.
+    """
+    pending: list[tuple[str, tuple[object, ...]]] = [(layout.REPOSITORIES, ())]
     while pending:
-        folder = pending.pop()
-        below = [entry.name for entry in driver.entries(folder) if entry.is_folder or entry.name == "_mirror"]
+        folder, above = pending.pop()
+        version = _version(driver, folder)
+        if version is not None and version in above:
+            continue
+        entries = list(driver.entries(folder))
+        below = [entry.name for entry in entries if entry.is_folder or entry.name == "_mirror"]
         if folder != layout.REPOSITORIES and not PARTS.isdisjoint(below):
             yield RepositoryName(folder[len(layout.REPOSITORIES) + 1 :])
-        pending.extend(f"{folder}/{name}" for name in sorted(below, reverse=True) if name[0] != "_")
+        if empty is not None and not entries:
+            empty.append(folder)
+        way = (*above, version)
+        pending.extend((f"{folder}/{name}", way) for name in sorted(below, reverse=True) if name[0] != "_")
+
+
+def _version(driver: IStorageDriver, folder: str) -> object:
+    try:
+        return driver.stat(folder).version
+    except FileNotFoundError:
+        return None
 
 
 PARTS = frozenset({"_manifests", "_layers", "_uploads", "_mirror", "_upstream"})
@@ -96,7 +118,7 @@ class Census:
             for leaf in self.driver.leaves(f"{layout.manifests(name)}/revisions/{algorithm}", "link", True):
                 self._read_revision(repository, algorithm, leaf)
         for leaf in self.driver.leaves(layout.tags(name), "current/link", False):
-            if leaf.size is not None:
+            if leaf.size is not None or self._is_folder(layout.tag_link(name, Tag(leaf.name))):
                 self._read_tag(repository, leaf)
         return repository
 
@@ -154,18 +176,33 @@ class Census:
         path = layout.tag_link(repository.name, tag)
         try:
             content = self.driver.get_content(path)
-        except FileNotFoundError:
-            return
-        try:
             target = raw(Digest.parse(content.decode("ascii").strip()))
+        except FileNotFoundError:
+            if not self._is_folder(path):
+                return
+            self._keep_history(repository, tag, leaf, "it is a folder")
+            return
+        except OSError as error:
+            self._keep_history(repository, tag, leaf, error.strerror or "it cannot be read")
+            return
         except (DigestInvalid, UnicodeDecodeError):
-            history = tuple(self._below(layout.tag_history(repository.name, tag)))
-            repository.tags[tag] = Tagged(tag, None, leaf.modified, history)
-            repository.damage.append(Damage("link", path, _wrong_size(len(content))))
+            self._keep_history(repository, tag, leaf, _wrong_size(len(content)))
             return
         repository.tags[tag] = Tagged(tag, target, leaf.modified)
         if target not in repository.revisions and not self._holds(repository.name, target):
             repository.damage.append(Damage("dangling", path, f"{digest(target)} is no manifest of the repository"))
+
+    def _keep_history(self, repository: Repository, tag: Tag, leaf: Leaf, why: str) -> None:
+        """Take note of a tag that does not tell what it names: it may be anything that it ever named."""
+        history = tuple(self._below(layout.tag_history(repository.name, tag)))
+        repository.tags[tag] = Tagged(tag, None, leaf.modified, history)
+        repository.damage.append(Damage("link", layout.tag_link(repository.name, tag), why))
+
+    def _is_folder(self, path: str) -> bool:
+        try:
+            return self.driver.stat(path).is_folder
+        except FileNotFoundError:
+            return False
 
     def _holds(self, name: RepositoryName, manifest: bytes) -> bool:
         """Whether a repository holds a manifest by now: what was pushed since all were listed is young, and safe."""

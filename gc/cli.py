@@ -4,8 +4,10 @@ from __future__ import annotations
 
 import json
 import os
+import re
 import signal
 import sys
+from collections.abc import Sequence
 from importlib import import_module
 from typing import Any, NoReturn
 
@@ -16,7 +18,7 @@ from registryd.globs import Globs
 from registryd.interfaces import IStorageDriver
 from registryd.storage.configured import UnknownDriverError, make_driver
 from registryd_gc.collect import CollectError, Options, collect, held
-from registryd_gc.console import Console, summary, verified_summary
+from registryd_gc.console import Console, printable, summary, verified_summary
 from registryd_gc.duration import duration, size
 from registryd_gc.reading import Pace
 from registryd_gc.trash import put_back, runs
@@ -25,11 +27,38 @@ from registryd_gc.verify import Verification
 FAILED = 1
 DAMAGED = 3
 
+_VALUED = frozenset({"--grace", "--repository", "--rate", "--workers"})
+"""The options that are no flags."""
+
+WORKERS = 8
+"""Threads that remove blobs: with more the disk is no faster."""
+
+
+_FLAG = re.compile(r"(--[a-z-]+|-[a-zA-Z])=(?:(1|t|T|true|TRUE|True)|(?:0|f|F|false|FALSE|False))")
+"""A flag with a truth value, as Distribution's command takes it."""
+
+
+def _without_values(args: Sequence[str]) -> list[str]:
+    """Arguments in which each flag that is given as true stands alone, and none that is given as false."""
+    found: list[str] = []
+    for place, argument in enumerate(args):
+        if argument == "--":
+            return [*found, *args[place:]]
+        match = _FLAG.fullmatch(argument)
+        if match is None or match[1] in _VALUED:
+            found.append(argument)
+        elif match[2]:
+            found.append(match[1])
+        else:
+            found = [other for other in found if other != match[1]]
+    return found
+
 
 class Commands(click.Group):
     """A group whose first command runs where none is named, as in Distribution's ``garbage-collect CONFIG``."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
+        args = _without_values(args)
         if not args or args[0] not in self.commands:
             args = ["collect", *args]
         return super().parse_args(ctx, args)
@@ -74,7 +103,7 @@ def collect_command(config: str | None, quiet: bool, as_json: bool, **flags: Any
     with console:
         report = collect(driver, loaded, options, console)
     for damage in report.damage:
-        click.echo(f"registryd-gc: {damage}", err=True)
+        click.echo(f"registryd-gc: {printable(str(damage))}", err=True)
     if as_json:
         click.echo(json.dumps(report.document()))
     elif not quiet:
@@ -112,6 +141,8 @@ def _options(
         expired_only=expired_only,
         evict=evict,
         repair=repair,
+        # Removing is waiting for the disk; a dry run is not.
+        workers=1 if dry_run else WORKERS,
     )
 
 
@@ -172,7 +203,7 @@ def main() -> None:
     except (ConfigError, UnknownDriverError, CollectError) as error:
         _fail(str(error))
     except OSError as error:
-        _fail(f"failed: {error}; the store is whole, and the next run goes on")
+        _fail(f"failed: {printable(str(error))}; the store is whole, and the next run goes on")
 
 
 def _fail(line: str) -> NoReturn:

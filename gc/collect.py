@@ -13,6 +13,8 @@ from registryd.config import Config
 from registryd.globs import Globs
 from registryd.interfaces import IStorageDriver
 from registryd.reference import RepositoryName, Tag
+from registryd.storage import layout
+from registryd.storage.filesystem import LOCK_NAME
 from registryd_gc.blobs import FOLDERS, BlobSweep, by_prefix
 from registryd_gc.census import Census, Repository, names
 from registryd_gc.keep import Keeper
@@ -44,6 +46,7 @@ class HeldError(CollectError):
 class Options:
     """How to collect. ``grace`` in seconds; ``repositories`` None: all. With ``expired_only`` only what is cached of
     upstreams goes; with ``evict`` of that as much as there should be room for. With ``repair`` damage is mended.
+    ``workers`` are the threads that remove blobs.
     """
 
     grace: float
@@ -54,6 +57,7 @@ class Options:
     expired_only: bool = False
     evict: bool = False
     repair: bool = False
+    workers: int = 1
 
 
 def collect(driver: IStorageDriver, config: Config, options: Options, listener: Listener) -> Report:
@@ -82,7 +86,7 @@ def held(driver: IStorageDriver, offline: bool, dry_run: bool, listener: Listene
     except FileNotFoundError:
         raise CollectError("there is no such folder as the storage's root") from None
     try:
-        if offline or not dry_run:
+        if not dry_run or (offline and _stands(driver, f"/{LOCK_NAME}")):
             driver.lock(offline)
     except BlockingIOError:
         who = "a daemon or another collector uses this store" if offline else "an offline collector holds this store"
@@ -107,9 +111,18 @@ def held(driver: IStorageDriver, offline: bool, dry_run: bool, listener: Listene
         driver.close()
 
 
+def _stands(driver: IStorageDriver, path: str) -> bool:
+    try:
+        driver.stat(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
 @attrs.define
 class _Run:
-    """One run. ``needed`` are the blobs of kept manifests, and their own; ``promised`` those that somebody was told of.
+    """One run. ``needed`` are the blobs of kept manifests, and their own; ``promised`` those that somebody was told of,
+    ``held`` those that repositories have from which nothing goes.
 
     ``manifests`` are the kept ones. ``unread`` tells whether there is one of which nobody knows what it needs.
     """
@@ -121,6 +134,7 @@ class _Run:
     keeper: Keeper
     needed: set[bytes] = attrs.field(factory=set, init=False)
     promised: set[bytes] = attrs.field(factory=set, init=False)
+    held: set[bytes] = attrs.field(factory=set, init=False)
     manifests: set[bytes] = attrs.field(factory=set, init=False)
     unread: bool = attrs.field(default=False, init=False)
 
@@ -128,6 +142,9 @@ class _Run:
     def begin(cls, driver: IStorageDriver, config: Config, options: Options, listener: Listener) -> _Run:
         trash = Trash.begin(driver, options.grace, options.dry_run, config.collection.trash is not None)
         report = Report(trash.run, options.dry_run, trash.cutoff)
+        if options.offline:
+            # Nobody writes: what has a time to come, by a clock that was wrong, is no younger than all else.
+            trash.cutoff = float("inf")
         keeper = Keeper(driver, trash.now, trash.cutoff, listener.explained)
         return cls(config, options, Removal(driver, trash, report, listener), Census(driver), keeper)
 
@@ -143,7 +160,8 @@ class _Run:
         """Do all of it."""
         if not self.options.dry_run:
             self.report.trash = tidy(self.removal.driver, self.config.collection.trash, self.now)
-        repositories = list(names(self.removal.driver))
+        empty: list[str] = []
+        repositories = list(names(self.removal.driver, empty))
         self.removal.listener.began(len(repositories) + (0 if self.options.expired_only else FOLDERS))
         mirrored = [name for name in repositories if not self._collect_private(name)]
         cache = self._cache(mirrored)
@@ -156,8 +174,19 @@ class _Run:
             repair = Repair(driver, self.removal.trash, Reading(driver))
             # Within a repository manifests come before the tags that may name them.
             self.report.damage = [repair.mend(damage) for damage in self.report.damage]
+        self._prune(empty)
         self.removal.trash.end()
         return self.report
+
+    def _prune(self, empty: Iterable[str]) -> None:
+        """Remove folders that lie among the repositories, are none, and hold nothing."""
+        if self.options.dry_run or self.options.expired_only or self.options.repositories is not None:
+            return
+        for folder in empty:
+            if folder != layout.REPOSITORIES and _stands(self.removal.driver, folder):
+                # Whoever pushes there meanwhile holds it, and finds it gone, or waits.
+                with self.removal.driver.guard(folder, True):
+                    self.removal.driver.prune(folder, layout.REPOSITORIES)
 
     def _collect_private(self, name: RepositoryName) -> bool:
         """Mark and sweep a repository; false where it mirrors an upstream, and is left for later."""
@@ -188,7 +217,7 @@ class _Run:
         )
         removal = self.removal
         if cache.evicted:
-            removal = attrs.evolve(removal, trash=attrs.evolve(removal.trash, cutoff=self.now - RECENT))
+            removal = attrs.evolve(removal, trash=attrs.evolve(removal.trash, cutoff=self.now - RECENT, keep=False))
         for cached in cache.repositories:
             self._sweep_cached(cached, removal)
         return cache
@@ -215,6 +244,7 @@ class _Run:
         purging = self.config.storage.purging if thoroughly else None
         sweep.sweep(Uploads(self.removal, purging, self.now), removes, thoroughly)
         self.promised |= sweep.links.promised
+        self.held |= sweep.links.held
         if sweep.links.missing and sweep.marking.repository.upstream is None:
             parts = Parts(self.census, self.config.validation)
             self.report.damage += parts.missing(sweep.marking, sweep.links.unlinked())
@@ -235,18 +265,18 @@ class _Run:
 
     def _remove_cached(self, cache: Cache) -> None:
         """Remove the blobs that only what has gone from the cache needed."""
-        sweep = BlobSweep(self.removal, {}, self.promised, self.manifests, cache.evicted, self._removes_blobs())
+        sweep = BlobSweep(
+            self.removal, {}, self.promised, self.manifests, cache.evicted, self._removes_blobs(), self.held
+        )
         for blob in {blob for cached in cache.repositories for blob in cached.going} - self.needed:
             sweep.remove(blob)
 
     def _sweep_blobs(self, repositories: Iterable[RepositoryName], evicted: set[bytes]) -> None:
         removes = self._removes_blobs()
         needed, self.needed = self.needed, set()
-        sweep = BlobSweep(self.removal, by_prefix(needed), self.promised, self.manifests, evicted, removes)
+        sweep = BlobSweep(self.removal, by_prefix(needed), self.promised, self.manifests, evicted, removes, self.held)
         del needed
-        for algorithm, folder, wanted in sweep.folders():
-            sweep.sweep(algorithm, folder, wanted)
-            self.removal.listener.stepped()
+        sweep.sweep(self.options.workers)
         if sweep.missing:
             missing = set(sweep.missing)
             parts = Parts(self.census, self.config.validation)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import sys
+from io import TextIOWrapper
 from types import TracebackType
 from typing import Any
 
@@ -22,8 +23,12 @@ class Console:
 
     def __init__(self, quiet: bool, as_json: bool, doing: str = "collecting") -> None:
         self._doing = doing
-        self._tells = not (quiet or as_json)
-        self._shows_bar = self._tells and sys.stderr.isatty()
+        # There is none where it was closed before the start.
+        self._tells = not (quiet or as_json) and sys.stdout is not None
+        self._shows_bar = self._tells and sys.stderr is not None and sys.stderr.isatty()
+        if isinstance(sys.stdout, TextIOWrapper):
+            # Not every terminal can show every letter that a name in the store may have.
+            sys.stdout.reconfigure(errors="backslashreplace")
         self._clears = self._shows_bar and sys.stdout.isatty()
         self._bar: Any = None
 
@@ -35,20 +40,21 @@ class Console:
     ) -> None:
         if self._bar is not None:
             self._bar.__exit__(kind, error, traceback)
-        sys.stdout.flush()
+        if sys.stdout is not None:
+            sys.stdout.flush()
 
     def removed(self, what: str) -> None:
         if self._tells:
             if self._clears:
                 sys.stdout.write(_CLEAR)
             # Not click.echo, which flushes each line: there may be a million.
-            sys.stdout.write(f"{what}\n")
+            sys.stdout.write(f"{printable(what)}\n")
 
     def explained(self, what: str) -> None:
         self.removed(what)
 
     def noted(self, what: str) -> None:
-        click.echo(f"{_CLEAR if self._bar is not None else ''}registryd-gc: {what}", err=True)
+        click.echo(f"{_CLEAR if self._bar is not None else ''}registryd-gc: {printable(what)}", err=True)
 
     def began(self, steps: int) -> None:
         if self._shows_bar and steps:
@@ -60,6 +66,13 @@ class Console:
     def stepped(self, steps: int = 1) -> None:
         if self._bar is not None:
             self._bar.update(steps)
+
+
+def printable(line: str) -> str:
+    """A line in which what is no letter, as a control character in the name of a folder, is escaped."""
+    if line.isprintable():
+        return line
+    return "".join(one if one.isprintable() else one.encode("unicode_escape").decode("ascii") for one in line)
 
 
 def summary(report: Report) -> str:

@@ -21,6 +21,7 @@ from registryd_gc.report import Damage
 class Inspection:
     """Inspects repositories one by one. What ``mend`` makes of each damage is what is told.
 
+    ``awaited_since`` tells how old a link of a missing blob may be for it to be that of a push which has not ended.
     With ``writes``, entries of referrers that are missing are written; ``missing_referrers`` counts them.
     """
 
@@ -28,6 +29,7 @@ class Inspection:
     parts: Parts
     mend: Callable[[Damage], Damage]
     writes: bool
+    awaited_since: Callable[[Digest], float]
     missing_referrers: int = attrs.field(default=0, init=False)
 
     def inspect(self, name: RepositoryName) -> Iterator[Damage]:
@@ -107,16 +109,16 @@ class Inspection:
     def _dangling(self, path: str) -> Damage | None:
         """Whether a link that can be read is to a blob that is missing."""
         try:
-            target = read_link(self.driver, path)
-            if target is not None:
-                self.driver.stat(layout.blob_data(target))
+            target, modified = read_link(self.driver, path), self.driver.stat(path).modified
         except FileNotFoundError:
-            return Damage("dangling", path, "its blob is missing") if self._stands(path) else None
-        return None
+            return None
+        if target is None or self._holds(target) or modified > self.awaited_since(target):
+            return None
+        return Damage("dangling", path, "its blob is missing")
 
-    def _stands(self, path: str) -> bool:
+    def _holds(self, blob: Digest) -> bool:
         try:
-            self.driver.stat(path)
+            self.driver.stat(layout.blob_data(blob))
         except FileNotFoundError:
             return False
         return True

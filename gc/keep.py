@@ -34,8 +34,8 @@ class Keeper:
         A tag that a rule deletes takes its manifest along, where nothing else needs that.
         """
         repository = marking.repository
-        if repository.unread:
-            # Any manifest or layer may be a part of the one that cannot be read.
+        if repository.unread or repository.doubtful:
+            # Any manifest or layer may be a part of the one that cannot be read, or that which a tag names.
             self.keep_all(marking)
             return set()
         gone = self._gone(repository, rule) if rule is not None else set()

@@ -23,25 +23,25 @@ class Links:
 
     ``may_go`` tells of an old link that nothing needs, by its digest, whether it goes. ``needed`` grows by what
     links of needed blobs name: Distribution keeps a blob that was pushed as sha512 under sha256. ``promised`` are the
-    blobs of young links: a push may be about to need them. ``found`` counts needed blobs that have a link, ``left``
-    all links that stay.
+    blobs of young links: a push may be about to need them; ``held`` those of links that may not
+    go. ``found`` counts needed blobs that have a link, ``left`` all links that stay, entries of histories and of
+    referrers too.
     """
 
     removal: Removal
     marking: Marking
     may_go: Callable[[bytes], bool]
     promised: set[bytes] = attrs.field(factory=set, init=False)
+    held: set[bytes] = attrs.field(factory=set, init=False)
     found: int = attrs.field(default=0, init=False)
     left: int = attrs.field(default=0, init=False)
 
     def sweep_layers(self) -> None:
         """Remove the layer links that no kept manifest needs."""
-        # A dry run does not look for what a dead writer left beside links: that would take a third of its time.
-        looks = not self.removal.dry_run
         # What an alias names is needed too, and must be known before its own link is judged.
         for algorithm in reversed(LENGTHS):
             folder = f"{layout.layers(self.marking.repository.name)}/{algorithm}"
-            for leaf in self.removal.driver.leaves(folder, "link", looks):
+            for leaf in self.removal.driver.leaves(folder, "link", True):
                 self._sweep_layer(algorithm, folder, leaf)
                 if leaf.size is None or leaf.others:
                     self.removal.tidy_leaf(folder, leaf)
@@ -65,14 +65,17 @@ class Links:
             self.removal.report.links.removed += 1
             self.removal.listener.removed(f"{self.marking.repository.name}: layer link {digest(blob)}")
         else:
-            self.promised.add(blob)
             self.left += 1
 
     def _remove(self, blob: bytes, leaf: Leaf, path: str) -> bool:
         """Remove the link of a blob that is not needed; whether it is gone."""
-        if leaf.modified > self.removal.cutoff or not self.may_go(blob):
+        if not self.may_go(blob):
+            self.held.add(blob)
             return False
-        return self.removal.remove_link(path) is not Outcome.RENEWED
+        if leaf.modified <= self.removal.cutoff and self.removal.remove_link(path) is not Outcome.RENEWED:
+            return True
+        self.promised.add(blob)
+        return False
 
     def _follow(self, path: str) -> None:
         """Need what a link names that is not of the size that its own digest would have."""
@@ -115,7 +118,8 @@ class Links:
 
     def _remove_tag(self, folder: str) -> None:
         """Remove the folder of what is no tag any more, unless something young is in it."""
-        self.removal.remove_if_old(f"{folder}/checked")
+        if not self.removal.remove_if_old(f"{folder}/checked"):
+            self.left += 1
         for below in (*(f"/index/{algorithm}" for algorithm in LENGTHS), "/index", "/current", ""):
             self.removal.prune(folder + below)
 
@@ -133,6 +137,8 @@ class Links:
     def _remove_history(self, path: str, leaf: Leaf) -> None:
         if leaf.modified <= self.removal.cutoff and self.removal.remove_link(path) is not Outcome.RENEWED:
             self.removal.report.history.removed += 1
+        else:
+            self.left += 1
 
     def sweep_referrers(self, write: bool) -> None:
         """Remove the entries of manifests that are gone; with ``write``, write those that are missing."""
@@ -145,6 +151,7 @@ class Links:
                 if subject is not None:
                     standing.update((subject, left) for left in self._sweep_subject(f"{folder}/{entry.name}"))
             self.removal.prune(folder)
+        self.removal.prune(f"{layout.manifests(repository.name)}/referrers")
         for revision in repository.revisions.values():
             if revision.kept and revision.subject is not None and (revision.subject, revision.digest) not in standing:
                 self._write_referrer(revision.subject, revision.digest, write)
@@ -157,10 +164,13 @@ class Links:
                 continue
             path = f"{folder}/{algorithm}/{leaf.name}/link"
             if self._stands(referrer) or leaf.modified > self.removal.cutoff:
+                self.left += 1
                 yield referrer
             elif self.removal.remove_link(path) is not Outcome.RENEWED:
                 self.removal.report.referrers.removed += 1
-                self.removal.prune(f"{folder}/{algorithm}")
+        # Also what a run that was killed has emptied.
+        for algorithm in LENGTHS:
+            self.removal.prune(f"{folder}/{algorithm}")
         self.removal.prune(folder)
 
     def _write_referrer(self, subject: bytes, referrer: bytes, write: bool) -> None:

@@ -88,13 +88,13 @@ class Marking:
         return (revision for revision in self.repository.revisions.values() if len(revision.digest) > 32)
 
     def below(self, manifests: Iterable[bytes]) -> set[bytes]:
-        """Manifests of the repository with all that keeping them would keep."""
+        """Manifests of the repository with all that keeping them would keep, but for what is kept already."""
         found: set[bytes] = set()
         pending = list(manifests)
         while pending:
             manifest = pending.pop()
             revision = self.repository.revisions.get(manifest)
-            if revision is not None and manifest not in found:
+            if revision is not None and not revision.kept and manifest not in found:
                 found.add(manifest)
                 pending += [*revision.children, *self.followers(manifest)]
         return found

@@ -151,7 +151,10 @@ class Cache:
         before, size = self.size, 0
         counted: set[bytes] = set()
         full = False
-        for used, cached, manifest, parts in self._units():
+        for used, cached, manifest, one in self._units():
+            if full and cached.may_go and used <= self.now - RECENT:
+                continue
+            parts = self._below(cached, one) if manifest else (one,)
             new = {part for part in parts if part not in counted and part not in self.private}
             more = self._size(new)
             full = full or size + more > target
@@ -160,16 +163,16 @@ class Cache:
             size += more
             counted |= new
             if manifest:
-                cached.marking.keep([parts[0]])
+                cached.marking.keep([one])
             else:
-                cached.going.discard(parts[0])
+                cached.going.discard(one)
         self._count_evicted(counted)
         self.evicted_bytes = before - size
         if size > target:
             self.note(f"the cache keeps {size} bytes, more than {target}: all of it was used in the last two hours")
         return self.evicted_bytes
 
-    def _units(self) -> Iterator[tuple[float, Cached, bool, Sequence[bytes]]]:
+    def _units(self) -> Iterator[tuple[float, Cached, bool, bytes]]:
         """What can go by itself of what has not expired, the most recently used first: manifests, and loose blobs."""
         units: list[tuple[float, int, bool, bytes]] = []
         for place, cached in enumerate(self.repositories):
@@ -178,8 +181,7 @@ class Cache:
             units += [(used, place, False, one) for one, used in cached.loose.items() if used > oldest]
             cached.going.update(cached.loose)
         for used, place, manifest, one in sorted(units, key=lambda unit: (-unit[0], unit[1], unit[3])):
-            cached = self.repositories[place]
-            yield used, cached, manifest, self._below(cached, one) if manifest else (one,)
+            yield used, self.repositories[place], manifest, one
 
     def _below(self, cached: Cached, manifest: bytes) -> Sequence[bytes]:
         """What stays where a manifest stays, that first."""

@@ -8,6 +8,7 @@ read stands.
 from __future__ import annotations
 
 import re
+import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager, suppress
 from typing import Final
@@ -85,9 +86,17 @@ class Repair:
     trash: Trash
     reading: Reading
     _manifests: Manifests = attrs.field(init=False)
+    _taken: dict[Digest, float] = attrs.field(factory=dict, init=False)
 
     def __attrs_post_init__(self) -> None:
         self._manifests = Manifests(self.driver)
+
+    def awaited_since(self, blob: Digest) -> float:
+        """When a link of a missing blob must have been written, or renewed, for the blob to be on its way.
+
+        An upload that ends writes the link first.
+        """
+        return self._taken.get(blob, self.trash.cutoff)
 
     def mend(self, damage: Damage) -> Damage:
         """Mend damage, where that can be; what is gone or right by now is damage no more."""
@@ -95,7 +104,8 @@ class Repair:
         if mend is None or damage.repaired:
             return damage
         try:
-            self.driver.stat(damage.path)
+            if self.driver.stat(damage.path).is_folder:
+                return damage
             return attrs.evolve(damage, repaired=mend(self, damage.path))
         except FileNotFoundError:
             return attrs.evolve(damage, repaired=True)
@@ -125,6 +135,7 @@ class Repair:
             self.driver.put_back(aside, path)
             return False
         named = digest(blob)
+        self._taken[named] = time.time()
         self.driver.set_aside(aside, f"{DAMAGED}/{named.algorithm}/{named.hex}.{self.trash.run}")
         self.driver.prune(path.rpartition("/")[0], layout.BLOBS)
         return True
@@ -152,6 +163,9 @@ class Repair:
         """Remove a layer's link to a blob that is gone; a manifest's and a tag's stay, to tell what was there."""
         match = _LINK.fullmatch(path)
         if match is None or match["kind"] != "_layers":
+            return False
+        target = read_link(self.driver, path)
+        if target is not None and self.driver.stat(path).modified > self.awaited_since(target):
             return False
         return self._remove(RepositoryName(match["name"]), path, self._dangles)
 
@@ -227,7 +241,9 @@ class Repair:
 
     def _dangles(self, link: str) -> bool:
         target = read_link(self.driver, link)
-        return target is not None and not self._holds(target)
+        if target is None or self.driver.stat(link).modified > self.awaited_since(target):
+            return False
+        return not self._holds(target)
 
     @contextmanager
     def _guarded(self, name: RepositoryName) -> Iterator[None]:

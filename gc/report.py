@@ -54,6 +54,16 @@ class Silence:
 
 
 @attrs.define
+class Remembered(Silence):
+    """A listener who keeps what goes for another."""
+
+    lines: list[str] = attrs.field(factory=list)
+
+    def removed(self, what: str) -> None:
+        self.lines.append(what)
+
+
+@attrs.define
 class Count:
     """How many stay and go."""
 
@@ -134,6 +144,18 @@ class Report:
     def document(self) -> dict[str, object]:
         """The report as JSON has it."""
         return attrs.asdict(self)
+
+    def empty(self) -> Report:
+        """A report of the same run without any numbers."""
+        return Report(self.run, self.dry_run, self.cutoff)
+
+    def add(self, part: Report) -> None:
+        """Take in what was counted of blobs, and on the way, in a part of the run."""
+        for name in attrs.asdict(part.blobs):
+            setattr(self.blobs, name, getattr(self.blobs, name) + getattr(part.blobs, name))
+        self.temporary.removed += part.temporary.removed
+        self.temporary.removed_bytes += part.temporary.removed_bytes
+        self.damage += part.damage
 
 
 @attrs.define

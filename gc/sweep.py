@@ -100,6 +100,8 @@ class RepositorySweep:
         if thoroughly:
             self._tidy()
             left = uploads.sweep(layout.uploads(repository.name))
+        elif removes:
+            left = sum(1 for _ in self.removal.driver.entries(layout.uploads(repository.name)))
         kept = sum(revision.kept for revision in repository.revisions.values())
         holds = kept or left or self.links.left or repository.tags
         if not removes or holds or not self._remove():
@@ -146,7 +148,8 @@ class RepositorySweep:
         self._prune_below(layout.uploads(name))
         if self.marking.repository.upstream is not None and self._holds_nothing():
             self._remove_old_below(layout.upstream(name))
-            self.removal.remove_if_old(layout.mirror(name))
+            if not any(entry.name == "_upstream" for entry in driver.entries(layout.repository(name))):
+                self.removal.remove_if_old(layout.mirror(name))
 
     def _holds_nothing(self) -> bool:
         entries = self.removal.driver.entries(layout.repository(self.marking.repository.name))

@@ -3,9 +3,9 @@
 What is needed again was touched first (``registryd.promises``), and is younger than the cut-off. So what is still old
 once it is out of everybody's reach is needed by nobody: who comes after finds nothing, and is refused.
 
-A run's folder in the trash holds what was at ``blobs/sha256/ab/<hex>/data`` as ``blobs/sha256/ab/<hex>.data``. A run
-that did not end is put back by the next. One that ended leaves its folder only while the trash is kept, and says so in
-it by ``ended``.
+A run's folder in the trash holds what was at ``blobs/sha256/ab/<hex>/data`` as ``blobs/sha256/ab/<hex>,data``: no tag
+and no repository has a comma in its name. A run that did not end is put back by the next. One that ended leaves its
+folder only while the trash is kept, and says so in it by ``ended``.
 """
 
 from __future__ import annotations
@@ -28,7 +28,9 @@ LOCK = f"{layout.TRASH}/lock"
 """The content that one collector at a time has open for writing."""
 
 _ENDED = "ended"
-_NO_ROOM = frozenset({errno.ENOSPC, errno.EDQUOT})
+_MIRROR = "_mirror"
+_BESIDE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EXDEV, errno.EISDIR, errno.ENOTDIR})
+"""Why content cannot be moved into the trash, but within its own folder: no room for a folder, another file system."""
 
 
 class Outcome(Enum):
@@ -77,7 +79,7 @@ class Trash:
         if self.dry_run:
             return Outcome.REMOVED
         try:
-            aside = self.set_aside(path)
+            aside = self._set_aside_legibly(path)
         except FileNotFoundError:
             return Outcome.GONE
         try:
@@ -104,11 +106,25 @@ class Trash:
         try:
             self.driver.set_aside(path, aside)
         except OSError as error:
-            if error.errno not in _NO_ROOM:
+            if error.errno not in _BESIDE:
                 raise
-            # Not even for a folder of the trash. Beside it there is room; should this be killed now, it is lost.
-            aside = f"{path}.{uuid4()}.tmp"
-            self.driver.set_aside(path, aside)
+            aside = self._set_aside_beside(path)
+        return aside
+
+    def _set_aside_legibly(self, path: str) -> str:
+        """Set content aside where it can be looked at: a relative symbolic link leads nowhere from the trash."""
+        aside = self.set_aside(path)
+        try:
+            self.driver.stat(aside)
+        except FileNotFoundError:
+            self.driver.put_back(aside, path)
+            aside = self._set_aside_beside(path)
+        return aside
+
+    def _set_aside_beside(self, path: str) -> str:
+        # There is room always, and it is the same file system; should this be killed now, it is lost.
+        aside = f"{path}.{uuid4()}.tmp"
+        self.driver.set_aside(path, aside)
         return aside
 
     def end(self) -> None:
@@ -156,7 +172,7 @@ def put_back(driver: IStorageDriver, run: str, renew: bool = False) -> int:
     count = 0
     for aside in set_aside_by(driver, run):
         path = original(run, aside)
-        if driver.put_back(aside, path):
+        if _put_back(driver, aside, path):
             count += 1
             _have_layers(driver, path)
             # An entry of a tag's history has the time of a push, which this is not.
@@ -164,6 +180,18 @@ def put_back(driver: IStorageDriver, run: str, renew: bool = False) -> int:
                 driver.touch(path)
     driver.delete(f"{layout.TRASH}/{run}")
     return count
+
+
+def _put_back(driver: IStorageDriver, aside: str, path: str) -> bool:
+    folder, _, name = path.rpartition("/")
+    if name != _MIRROR:
+        return driver.put_back(aside, path)
+    # What was pushed since is private: it must not become what an upstream has too.
+    with driver.guard(folder, True):
+        if not any(entry.is_folder and entry.name[0] == "_" for entry in driver.entries(folder)):
+            return driver.put_back(aside, path)
+    driver.discard(aside)
+    return False
 
 
 def _have_layers(driver: IStorageDriver, path: str) -> None:
@@ -174,21 +202,31 @@ def _have_layers(driver: IStorageDriver, path: str) -> None:
 
 
 def set_aside_by(driver: IStorageDriver, run: str) -> Iterator[str]:
-    """What a run has set aside, in an order in which it can come back: no name before what it names."""
-    for part in ("blobs", "repositories"):
-        yield from _contents(driver, f"{layout.TRASH}/{run}/{part}")
+    """What a run has set aside, in an order in which it can come back: no name before what it names.
+
+    That a repository mirrors an upstream comes before all else of it: else it would look private for a while.
+    """
+    yield from _contents(driver, f"{layout.TRASH}/{run}/blobs")
+    folder = f"{layout.TRASH}/{run}/repositories"
+    yield from (aside for aside in _contents(driver, folder) if _is_mirror(aside))
+    yield from (aside for aside in _contents(driver, folder) if not _is_mirror(aside))
+
+
+def _is_mirror(aside: str) -> bool:
+    return aside.endswith(f",{_MIRROR}")
 
 
 def original(run: str, aside: str) -> str:
     """Where content that was set aside stood."""
-    folder, _, name = aside[len(f"{layout.TRASH}/{run}") :].rpartition(".")
+    folder, _, name = aside[len(f"{layout.TRASH}/{run}") :].rpartition(",")
     return f"{layout.ROOT}{folder}/{name}"
 
 
 def _reversible(path: str) -> str:
     # One folder less for each blob: there may be as many as there are blobs.
     folder, _, name = path[len(layout.ROOT) :].rpartition("/")
-    return f"{folder}.{name}"
+    # No name in the tree has a comma, whatever tags are called.
+    return f"{folder},{name}"
 
 
 def _contents(driver: IStorageDriver, folder: str) -> Iterator[str]:

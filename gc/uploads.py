@@ -34,18 +34,24 @@ class Uploads:
 
     def _end(self, session: str) -> bool:
         """End a session if it is old, and nobody writes to it; whether it has ended."""
-        if self.purging is None or self.purging.dry_run or self.now - self._last_used(session) <= self.purging.age:
+        if self.purging is None or self.purging.dry_run or not self._is_old(session, self.purging):
             return False
         try:
             content = self._lock(f"{session}/data")
         except BlockingIOError:
             return False
         try:
+            # Somebody may have written to it, and left again, before it was locked.
+            if not self._is_old(session, self.purging):
+                return False
             self._remove(session)
         finally:
             if content is not None:
                 content.close()
         return True
+
+    def _is_old(self, session: str, purging: Purging) -> bool:
+        return self.now - self._last_used(session) > purging.age
 
     def _lock(self, path: str) -> IContentWriter | None:
         """Keep others from writing to a session; None where there is nothing to write to."""

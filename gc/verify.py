@@ -83,6 +83,8 @@ class Verification:
             yield
         finally:
             if lock is not None:
+                with suppress(OSError):
+                    self.driver.delete(LOCK)
                 lock.close()
 
     def _tell(self, position: Position) -> None:
@@ -115,7 +117,7 @@ class Verification:
             for run, ended in list(runs(self.driver)):
                 if ended is None:
                     put_back(self.driver, run)
-            trash = Trash.begin(self.driver, 0.0, not self.repair, False)
+            trash = Trash.begin(self.driver, self.config.collection.grace, not self.repair, False)
             repair = Repair(self.driver, trash, Reading(self.driver, self.pace))
             told = {(damage.kind, damage.path): damage for damage in self._mended(found, repair)}
             inspection = Inspection(
@@ -123,6 +125,7 @@ class Verification:
                 Parts(Census(self.driver), self.config.validation),
                 repair.mend if self.repair else lambda damage: damage,
                 self.repair,
+                repair.awaited_since,
             )
             for name in list(names(self.driver)):
                 verified.repositories += 1

@@ -140,6 +140,9 @@ class Uploads:
         except BlockingIOError:
             return False
         try:
+            # Somebody may have written to it, and left again, before it was locked.
+            if self._now() - self._last_used(name, id) <= age:
+                return False
             if not dry_run:
                 self.forget(name, id)
         finally:

@@ -194,7 +194,10 @@ class Daemon:
         """
         assert not self.running, "already running"
         for path, config in zip(self.config_files, self._configs, strict=True):
-            path.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+            # Whole at any moment: a collector may be reading it while the daemon is started anew.
+            written = path.with_suffix(".new")
+            written.write_text(yaml.safe_dump(config, sort_keys=False), encoding="utf-8")
+            written.rename(path)
         position = len(self.err)
         self._process = subprocess.Popen(
             [*self.command, *self._arguments()],

@@ -72,7 +72,9 @@ def write(driver: IStorageDriver, path: str, *buffers: bytes) -> None:
 
 
 @contextmanager
-def before(chosen: Callable[[Call], bool], act: Callable[[], object], modules: Sequence[str] = DRIVER) -> Iterator[None]:
+def before(
+    chosen: Callable[[Call], bool], act: Callable[[], object], modules: Sequence[str] = DRIVER
+) -> Iterator[None]:
     """Act once, right before the first call of one of some modules into the system that is chosen.
 
     An error that the act raises is the call's. Fails where there was no such call.

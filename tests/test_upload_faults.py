@@ -13,7 +13,7 @@ from zope.interface import implementer
 
 from registryd.errors import BlobUnknown, ManifestBlobUnknown, StorageFull, UploadUnknown
 from registryd.interfaces import IBlobWriter, IContentWriter
-from registryd.reference import Digest
+from registryd.reference import Digest, RepositoryName
 from registryd.storage import layout
 from registryd.storage.memory import MemoryDriver
 from registryd.storage.tree import Tree
@@ -191,6 +191,19 @@ class PurgingTests(FaultyCase):
         self.assertEqual(self.uploads.purge(AGE, False), 0)
         self.successResultOf(writer.commit(DIGEST))
         self.assertEqual(self.driver.get_content(layout.blob_data(DIGEST)), CONTENT)
+
+    def test_one_that_was_written_to_before_it_was_locked_stays(self) -> None:
+        id = self.session()
+        times = iter([0.0])
+        last_used = self.uploads._last_used
+
+        def used(name: RepositoryName, of: str) -> float:
+            """Old at the first look."""
+            return next(times, last_used(name, of))
+
+        self.uploads._last_used = used  # type: ignore[method-assign]
+        self.assertEqual(self.uploads.purge(AGE, False), 0)
+        self.assertEqual(self.sessions(), [id])
 
     def test_it_goes_once_it_is_left(self) -> None:
         self.session()

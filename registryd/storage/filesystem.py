@@ -125,7 +125,7 @@ class FilesystemDriver:
             return
         with scan:
             for entry in scan:
-                yield Entry(entry.name, entry.is_dir())
+                yield Entry(entry.name, _is_folder(entry))
 
     def leaves(self, path: str, leaf: str, others: bool) -> Iterator[Leaf]:
         try:
@@ -138,7 +138,7 @@ class FilesystemDriver:
         try:
             with os.scandir(folder) as scan:
                 for entry in scan:
-                    if entry.is_dir():
+                    if _is_folder(entry):
                         found = _leaf(folder, f"{place}/{entry.name}" if others else None, entry.name, leaf)
                         if found is not None:
                             yield found
@@ -184,7 +184,8 @@ class FilesystemDriver:
     def put_back(self, aside: str, path: str) -> bool:
         origin, place = self._entry(aside), self._entry(path)
         try:
-            if stat.S_ISDIR(os.stat(origin).st_mode):
+            # A relative symbolic link leads nowhere from where it was set aside to, and comes back all the same.
+            if stat.S_ISDIR(os.lstat(origin).st_mode):
                 raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
         except OSError as error:
             raise _absence(error, aside) from None
@@ -324,6 +325,16 @@ def _absence(error: OSError | ValueError, path: str) -> OSError:
     return FileNotFoundError(errno.ENOENT, os.strerror(errno.ENOENT), path)
 
 
+def _is_folder(entry: os.DirEntry[str]) -> bool:
+    """Whether an entry is a folder; a symbolic link that leads to itself is none."""
+    try:
+        return entry.is_dir()
+    except OSError as error:
+        if error.errno not in _ABSENT:
+            raise
+        return False
+
+
 def _leaf(above: int, listed: str | None, name: str, leaf: str) -> Leaf | None:
     """A folder in one that is open, listed where its place is given; None where it is gone."""
     others: Sequence[str] = ()
@@ -335,7 +346,9 @@ def _leaf(above: int, listed: str | None, name: str, leaf: str) -> Leaf | None:
     try:
         # From the open folder: the way from the root is not looked up again for each.
         status = os.stat(f"{name}/{leaf}", dir_fd=above)
-    except (FileNotFoundError, NotADirectoryError):
+    except OSError as error:
+        if error.errno not in _ABSENT:
+            raise
         return Leaf(name, None, 0.0, others)
     if stat.S_ISDIR(status.st_mode):
         return Leaf(name, None, 0.0, others)

@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from registryd.reference import Digest
+from registryd.reference import Digest, Tag
 from registryd.storage import layout
 from registryd.storage.filesystem import FilesystemDriver
 
@@ -56,8 +56,12 @@ def test_flags_as_in_distribution(store: Store, tmp_path: Path, program: list[st
     untagged = store.image("untagged")
     assert str(untagged.digest) in run(tmp_path, "-d", "-m", "config.yml", program=program).stdout
     assert store.is_whole("untagged", untagged)
-    assert run(tmp_path, "config.yml", "--delete-untagged=0", code=1, program=program).stdout == ""
+    assert run(tmp_path, "config.yml", "--delete-untagged=x", code=1, program=program).stdout == ""
     assert str(untagged.digest) not in run(tmp_path, "config.yml", program=program).stdout
+    for arguments in (["-m=0"], ["--delete-untagged", "--delete-untagged=false"]):
+        assert str(untagged.digest) not in run(tmp_path, "config.yml", *arguments, program=program).stdout
+    told = run(tmp_path, "--dry-run=true", "--delete-untagged=true", "-q=F", "config.yml", program=program).stdout
+    assert str(untagged.digest) in told and store.is_whole("untagged", untagged)
     assert run(tmp_path, "config.yml", "-mq", program=program).stdout == ""
     assert not store.has_manifest(untagged)
 
@@ -74,15 +78,11 @@ def test_one_json_document(store: Store, tmp_path: Path) -> None:
     store.image("kept", tags=["1"])
     store.layer(b"loose")
     document = json.loads(run(tmp_path, "--json", "config.yml").stdout)
-    assert document["blobs"] == {
-        **{"kept": 3, "removed": 1, "removed_bytes": 5, "young": 0, "young_bytes": 0},
-        "kept_bytes": document["blobs"]["kept_bytes"],
-    }
+    blobs = {"kept": 3, "removed": 1, "removed_bytes": 5, "young": 0, "young_bytes": 0}
+    assert document["blobs"] == {**blobs, "kept_bytes": document["blobs"]["kept_bytes"]}
     assert document["dry_run"] is False and document["damage"] == [] and document["seconds"] > 0
-    assert sorted(document) == sorted(
-        "run dry_run cutoff seconds repositories manifests tags blobs links history referrers uploads temporary trash"
-        " mirror damage".split()
-    )
+    told = {"run", "dry_run", "cutoff", "seconds", "repositories", "manifests", "tags", "blobs", "links", "history"}
+    assert document.keys() == told | {"referrers", "uploads", "temporary", "trash", "mirror", "damage"}
 
 
 def test_damage_is_told_and_is_exit_code_3(store: Store, tmp_path: Path) -> None:
@@ -143,11 +143,56 @@ def test_a_short_grace_is_remarked_on(store: Store, tmp_path: Path) -> None:
     assert "shorter than gc.grace" in run(tmp_path, "--grace", "1s", "config.yml").stderr
 
 
-def test_a_dry_run_creates_nothing(store: Store, tmp_path: Path) -> None:
+def odd(store: Store) -> None:
+    """Have an upload whose name no terminal should be given as it is, and that is no UTF-8."""
+    session = os.fsencode(store.driver.root + layout.uploads(APP)) + b"/u\x1b[2J\xff\nx"  # type: ignore[attr-defined]
+    os.makedirs(session)
+    with open(session + b"/data", "wb"):
+        pass
+    for path in (session + b"/data", session):
+        os.utime(path, (1, 1))
+
+
+def test_odd_names_are_escaped(store: Store, tmp_path: Path) -> None:
+    odd(store)
+    lines = run(tmp_path, "config.yml", PYTHONIOENCODING="utf-8:strict").stdout.splitlines()
+    assert lines[0] == f"upload {APP}/_uploads/u\\x1b[2J\\udcff\\nx"
+    store.put(layout.tag_link(APP, Tag("a\nb\x1b")), b"")
+    told = run(tmp_path, "-q", "config.yml", code=3).stderr
+    assert len(told.splitlines()) == 1 and "a\\nb\\x1b" in told
+
+
+def test_a_letter_that_the_terminal_has_not(store: Store, tmp_path: Path) -> None:
+    store.upload("\N{SNOWMAN}")
+    assert "_uploads/\\u2603" in run(tmp_path, "config.yml", PYTHONIOENCODING="ascii:strict").stdout
+
+
+@pytest.mark.parametrize("closed", [">&-", "2>&-", ">&- 2>&-"])
+def test_closed_streams(store: Store, tmp_path: Path, closed: str) -> None:
+    store.image("app", tags=["1"])
+    store.layer(b"loose")
+    command = f"{' '.join(COLLECTOR)} config.yml {closed}"
+    done = run(tmp_path, "-c", command, program=["sh"])
+    assert done.stderr == "" and not store.has_blob(b"loose")
+
+
+def test_an_interruption_while_it_starts_is_one_line(store: Store, tmp_path: Path) -> None:
+    """The first thing that is imported is interrupted."""
+    (tmp_path / "click.py").write_text("raise KeyboardInterrupt\n")
+    paths = os.pathsep.join([str(tmp_path), str(Path(__file__).parents[2]), *sys.path])
+    done = subprocess.run(
+        [*COLLECTOR, "config.yml"], env={**os.environ, "PYTHONPATH": paths}, capture_output=True, text=True, cwd="/"
+    )
+    told = "registryd-gc: interrupted: the store is whole, and the next run goes on\n"
+    assert (done.returncode, done.stdout, done.stderr) == (1, "", told)
+
+
+@pytest.mark.parametrize("offline", [(), ("--offline",)], ids=["beside", "offline"])
+def test_a_dry_run_creates_nothing(store: Store, tmp_path: Path, offline: tuple[str, ...]) -> None:
     store.image("app")
     store.layer(b"loose")
     before = sorted(str(path) for path in tmp_path.rglob("*"))
-    assert "1 would go (5 B)" in run(tmp_path, "--dry-run", "config.yml").stdout
+    assert "1 would go (5 B)" in run(tmp_path, "--dry-run", *offline, "config.yml").stdout
     assert sorted(str(path) for path in tmp_path.rglob("*")) == before
 
 

@@ -29,6 +29,34 @@ def test_a_tag_that_cannot_be_read_keeps_its_history(store: Store, content: byte
     assert store.is_whole("first", first) and store.is_whole("second", second) and not store.is_whole("other", other)
 
 
+def test_a_tag_whose_link_is_a_folder_keeps_its_history(store: Store) -> None:
+    kept = store.image("app", tags=["1"])
+    path = layout.tag_link(APP, Tag("1"))
+    store.driver.delete(path)
+    store.put(f"{path}/what", b"")
+    (damage,) = store.collect(untagged_go=True).damage
+    assert (damage.kind, damage.path) == ("link", path)
+    assert store.is_whole("app", kept)
+
+
+def test_a_tag_that_the_disk_does_not_give_out_keeps_its_history() -> None:
+    class FaultyDriver(MemoryDriver):
+        faulty = ""
+
+        def get_content(self, path: str) -> bytes:
+            if path == self.faulty:
+                raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+            return super().get_content(path)
+
+    driver = FaultyDriver()
+    store = Store(driver)
+    kept = store.image("app", tags=["1"])
+    driver.faulty = layout.tag_link(APP, Tag("1"))
+    (damage,) = store.collect(untagged_go=True).damage
+    assert (damage.kind, damage.path) == ("link", driver.faulty)
+    assert store.is_whole("app", kept)
+
+
 def test_a_tag_of_what_is_gone(store: Store) -> None:
     kept = store.image("app", tags=["1"])
     store.driver.delete(layout.revision_link(APP, kept.digest))
@@ -80,17 +108,6 @@ def test_a_manifest_that_the_disk_does_not_give_stops_all_deletion_of_blobs() ->
     driver.failing = layout.blob_data(kept.digest)
     assert kinds(store) == ["manifest"]
     assert store.has_blob(b"loose") and store.has(layout.layer_link(APP, Digest.of(b"layer of app")))
-
-
-def test_a_tag_that_the_disk_does_not_give_ends_the_run() -> None:
-    driver = FailingDriver()
-    store = Store(driver)
-    store.image("app", tags=["1"])
-    store.layer(b"loose")
-    driver.failing = layout.tags(APP)
-    with pytest.raises(OSError):
-        store.collect()
-    assert store.has_blob(b"loose")
 
 
 def test_a_manifest_whose_bytes_are_missing(store: Store) -> None:
@@ -151,3 +168,27 @@ def test_damage_of_what_goes_is_gone(store: Store) -> None:
     gone = store.image("app")
     store.driver.delete(layout.layer_link(APP, Digest.of(b"layer of app")))
     assert kinds(store) == [] and not store.has_manifest(gone)
+
+
+def test_a_tag_that_tells_nothing_and_has_no_history_keeps_all(store: Store) -> None:
+    kept = store.image("app", tags=["1"])
+    store.driver.delete(layout.tag_history_link(APP, Tag("1"), kept.digest))
+    store.put(layout.tag_link(APP, Tag("1")), b"garbage")
+    assert kinds(store) == ["link"]
+    assert store.is_whole("app", kept)
+
+
+@pytest.mark.parametrize("repair", [False, True])
+def test_folders_in_the_place_of_content(store: Store, repair: bool) -> None:
+    orphan = layout.blob_data(Digest.of(b"orphan"))
+    store.image("app", tags=["1"])
+    link = layout.tag_link(APP, Tag("1"))
+    store.driver.delete(link)
+    for path in (orphan, link):
+        store.put(f"{path}/what", b"")
+    found = store.collect(repair=repair).damage
+    assert [(damage.kind, damage.path, damage.repaired) for damage in found] == [
+        ("link", link, False),
+        ("empty", orphan, False),
+    ]
+    assert store.has(f"{orphan}/what")

@@ -9,9 +9,11 @@ import attrs
 import pytest
 
 from registryd.config import Validation
+from registryd.interfaces import IContentWriter
 from registryd.model import DOCKER_SCHEMA1_SIGNED, OCI_INDEX, Manifest
 from registryd.reference import Digest, Tag
 from registryd.storage import layout
+from registryd.storage.memory import MemoryDriver
 
 from .trees import APP, DAY, NEW, OLD, OTHER, Store, described, image, listed, manifest_of
 
@@ -459,3 +461,87 @@ def test_parts_that_may_be_missing(store: Store) -> None:
     store.config = attrs.evolve(store.config, validation=attrs.evolve(validation, platforms="all"))
     (damage,) = store.collect().damage
     assert (damage.kind, str(sparse.digest) in damage.detail) == ("parts", True)
+
+
+@pytest.mark.parametrize("workers", [1, 8])
+def test_many_hands_count_alike(store: Store, workers: int) -> None:
+    kept = store.image("app", tags=["1"])
+    loose = [store.blob(b"%d" % number) for number in range(500)]
+    store.blob(b"young", NEW)
+    store.put(layout.blob_data(Digest.of(b"layer of app")), b"")
+    report = store.collect(workers=workers)
+    assert (report.blobs.removed, report.blobs.removed_bytes) == (500, sum(len(b"%d" % n) for n in range(500)))
+    assert (report.blobs.kept, report.blobs.young, [damage.kind for damage in report.damage]) == (4, 1, ["empty"])
+    assert len(set(store.heard.lines)) == 500 and store.heard.done == store.heard.steps
+    assert store.has_manifest(kept) and not any(store.has(layout.blob_data(digest)) for digest in loose)
+
+
+def test_a_failure_stops_all_hands() -> None:
+    class FailingDriver(MemoryDriver):
+        discarded = 0
+
+        def discard(self, path: str) -> None:
+            super().discard(path)
+            self.discarded += 1
+            if self.discarded == 20:
+                raise OSError("the disk is gone")
+
+    driver = FailingDriver()
+    store = Store(driver)
+    for number in range(2000):
+        store.blob(b"%d" % number)
+    with pytest.raises(OSError, match="the disk is gone"):
+        store.collect(workers=8)
+    assert driver.discarded < 200
+    store.collect(workers=8)
+    assert [path for path in store.files() if path.endswith("/data")] == []
+
+
+def test_what_another_repository_holds_is_not_told_to_be_young(store: Store) -> None:
+    store.layer(b"held", OTHER)
+    store.layer(b"young", age=NEW)
+    report = store.collect(globs=["team/*"])
+    assert (report.blobs.kept, report.blobs.young, report.blobs.removed) == (2, 1, 0)
+
+
+def test_offline_takes_what_has_a_time_to_come(store: Store) -> None:
+    store.image("app", tags=["1"])
+    store.layer(b"to come", age=-DAY)
+    report = store.collect(0.0, offline=True)
+    assert (report.blobs.removed, report.links.removed, report.blobs.young) == (1, 1, 0)
+    assert report.cutoff < store.now + DAY
+
+
+def test_folders_that_hold_nothing_go(store: Store) -> None:
+    store.image("app", tags=["1"])
+    for folder in ("team/empty/deep", "empty/deep"):
+        store.driver.make_folder(f"{layout.REPOSITORIES}/{folder}")
+    before = store.folders()
+    store.collect(dry_run=True)
+    assert store.folders() == before
+    store.collect()
+    assert {folder for folder in store.folders() if "empty" in folder} == set()
+    assert store.has_tag("1")
+
+
+def test_a_dry_run_counts_temporary_files_too(store: Store) -> None:
+    kept = store.image("app", tags=["1"])
+    loose = store.layer(b"loose")
+    name = "12345678-1234-1234-1234-123456789abc.tmp"
+    for path in (layout.layer_link(APP, loose), layout.blob_data(loose), layout.revision_link(APP, kept.digest)):
+        store.put(f"{path}.{name}", b"left")
+    assert [store.collect(dry_run=dry_run).temporary.removed for dry_run in (True, False)] == [3, 3]
+
+
+def test_an_upload_that_was_written_to_before_it_was_locked_stays() -> None:
+    class SlowDriver(MemoryDriver):
+        def writer(self, path: str, create: bool) -> IContentWriter:
+            content = super().writer(path, create)
+            if path.endswith("/data"):
+                content.write([b"more"])
+            return content
+
+    store = Store(SlowDriver())
+    store.image("app", tags=["1"])
+    upload = store.upload("busy")
+    assert store.collect().uploads.removed == 0 and store.has(upload)

@@ -2,9 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterator
+
+import pytest
+
 from registryd.model import Manifest
 from registryd.reference import Digest, RepositoryName, Tag
 from registryd.storage import layout
+from registryd_gc import mirror
+from registryd_gc.census import Revision
 
 from .trees import APP, DAY, HUB, Store, image
 
@@ -191,3 +197,61 @@ def test_a_manifest_that_cannot_be_read_keeps_its_repository(store: Store) -> No
     report = store.collect()
     assert [damage.kind for damage in report.damage] == ["manifest"]
     assert store.has_manifest(old, HUB) and report.manifests.removed == report.blobs.removed == 0
+
+
+@pytest.mark.parametrize("at_once", [{"expired_only": True, "evict": True}, {"expired_only": True}, {}])
+def test_what_is_evicted_is_not_kept_in_the_trash(store: Store, at_once: dict[str, bool]) -> None:
+    for number in range(3):
+        cached(store, f"image{number}", (3 + number) * DAY)
+    store.proxy(ttl=None, max_size=1000)
+    store.configure(trash=3 * DAY)
+    report = store.collect(**at_once)
+    assert report.mirror.manifests_evicted == 3 and report.blobs.removed_bytes > 3000
+    assert sum(len(content) for content, _ in store.files().values()) < 1000
+    assert not store.has(layout.repository(HUB))
+
+
+def test_a_mirror_that_holds_nothing_goes(store: Store) -> None:
+    store.mirror()
+    store.mirror(SECOND)
+    tags = store.put(layout.upstream_tags(SECOND), b"[]", age=0)
+    assert store.collect(expired_only=True).repositories.removed == 1
+    assert not store.has(layout.repository(HUB))
+    # Without the mark, what the upstream told would be a private repository's.
+    assert store.has(tags) and store.has(layout.mirror(SECOND))
+    store.age(tags, 2 * DAY)
+    store.collect(expired_only=True)
+    assert not store.has(layout.repository(SECOND))
+
+
+@pytest.mark.parametrize("newest_first", [False, True])
+def test_deep_indexes_are_walked_once(store: Store, newest_first: bool) -> None:
+    store.mirror()
+    depth = 300
+    index = store.manifest(image(b"{}", b"layer"), HUB, age=30 * DAY)
+    for level in range(depth):
+        index = store.index(index, name=HUB, age=30 * DAY + (-level if newest_first else level))
+    store.proxy(ttl=None, max_size=store.collect(dry_run=True).mirror.bytes - 1)
+    walked = 0
+    of = mirror.parts_of
+
+    def counted(revision: Revision) -> Iterator[bytes]:
+        nonlocal walked
+        walked += 1
+        return of(revision)
+
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(mirror, "parts_of", counted)
+        assert store.collect(dry_run=True).mirror.manifests_evicted > 0
+    assert walked < 5 * depth
+
+
+def test_a_dry_run_tells_which_mirrors_stay(store: Store) -> None:
+    """An upload, and a young entry in a tag's history, are left by the run too."""
+    old = cached(store, "old", 8 * DAY)
+    store.upload("open", name=HUB, age=0)
+    cached(store, "1", 8 * DAY, SECOND)
+    store.link(layout.tag_history_link(SECOND, Tag("1"), old.digest), old.digest, 0)
+    store.proxy()
+    for dry_run in (True, False):
+        assert store.collect(expired_only=True, dry_run=dry_run).repositories.removed == 0

@@ -5,16 +5,18 @@ from __future__ import annotations
 import errno
 import os
 from collections.abc import Callable
+from pathlib import Path
 
 import pytest
 
 from registryd.reference import Digest, Tag
 from registryd.storage import layout
+from registryd.storage.filesystem import FilesystemDriver
 from registryd.storage.memory import MemoryDriver
 from registryd_gc.collect import CollectError, held
 from registryd_gc.trash import LOCK, original, put_back, runs, set_aside_by
 
-from .trees import APP, DAY, NEW, Heard, Store, image
+from .trees import APP, DAY, HUB, NEW, OLD, Heard, Store, image
 
 
 class Killed(BaseException):
@@ -176,7 +178,7 @@ def test_what_a_killed_run_set_aside_is_judged_anew() -> None:
     needed = image(b"config of kept", b"layer of kept")
     for path in (layout.blob_data(needed.digest), layout.tag_link(APP, Tag("kept"))):
         folder, _, name = path[len(layout.ROOT) :].rpartition("/")
-        store.driver.set_aside(path, f"{layout.TRASH}/20200101T000000Z-0/{folder[1:]}.{name}")
+        store.driver.set_aside(path, f"{layout.TRASH}/20200101T000000Z-0/{folder[1:]},{name}")
     before = trash(store)
     assert len(before) == 2
     assert store.collect(dry_run=True, untagged_go=True).trash.restored == 0
@@ -188,7 +190,7 @@ def test_what_a_killed_run_set_aside_is_judged_anew() -> None:
 def test_an_old_link_does_not_undo_a_new_one() -> None:
     _, store = watched()
     path = layout.tag_link(APP, Tag("kept"))
-    aside = f"{layout.TRASH}/20200101T000000Z-0/repositories/{APP}/_manifests/tags/kept/current.link"
+    aside = f"{layout.TRASH}/20200101T000000Z-0/repositories/{APP}/_manifests/tags/kept/current,link"
     store.put(aside, b"sha256:" + b"0" * 64)
     new = store.driver.get_content(path)
     assert store.collect().trash.restored == 0
@@ -250,13 +252,15 @@ def test_paths_come_back(store: Store) -> None:
     paths = [
         layout.blob_data(Digest.of(b"1")),
         layout.tag_link(APP, Tag("v1.0.link")),
+        layout.tag_checked(APP, Tag("v1.0")),
+        layout.tag_checked(APP, Tag("v1.0.checked")),
         layout.mirror(APP),
         layout.revision_media_type(APP, Digest.of(b"1")),
     ]
     for path in paths:
         store.put(path, b"1")
         folder, _, name = path[len(layout.ROOT) :].rpartition("/")
-        store.driver.set_aside(path, f"{layout.TRASH}/run{folder}.{name}")
+        store.driver.set_aside(path, f"{layout.TRASH}/run{folder},{name}")
     asides = set_aside_by(store.driver, "run")
     assert sorted(original("run", aside) for aside in asides) == sorted(paths)
 
@@ -289,13 +293,104 @@ def test_a_full_disk_can_be_emptied() -> None:
     assert [path for path in store.files() if path.endswith(".tmp")] == []
 
 
-def test_another_file_system_is_one_clear_failure() -> None:
+def test_what_lies_on_another_file_system_than_the_trash_is_set_aside_where_it_is() -> None:
     class SplitDriver(WatchedDriver):
         def set_aside(self, path: str, aside: str) -> None:
-            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), path)
+            if aside.startswith(layout.TRASH):
+                raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), path)
+            super().set_aside(path, aside)
 
     store = Store(SplitDriver())
     store.blob(b"loose")
-    with pytest.raises(OSError):
-        store.collect()
-    assert store.has_blob(b"loose")
+    assert store.collect().blobs.removed == 1
+    assert not store.has_blob(b"loose")
+
+
+def test_a_tag_that_spells_a_file_of_another(store: Store) -> None:
+    """An upstream chooses its tags."""
+    store.mirror()
+    gone = store.image("app", HUB, tags=["latest", "latest.checked"])
+    for tag in ("latest", "latest.checked"):
+        store.put(layout.tag_checked(HUB, Tag(tag)), b"{}")
+    before = {path: content for path, (content, _) in store.files().items()}
+    store.proxy()
+    store.configure(trash=3 * DAY)
+    run = store.collect().run
+    assert not store.has_manifest(gone, HUB) and not store.has(layout.repository(HUB))
+    put_back(store.driver, run, renew=True)
+    assert {path: content for path, (content, _) in store.files().items() if path != LOCK} == before
+
+
+def mirrored_in_the_trash() -> tuple[WatchedDriver, Store, str]:
+    driver, store = watched()
+    store.mirror()
+    store.image("app", HUB, tags=["1"])
+    store.proxy()
+    store.configure(trash=3 * DAY)
+    run = store.collect().run
+    assert not store.has(layout.repository(HUB))
+    return driver, store, run
+
+
+def test_what_is_had_back_of_a_mirror_never_looks_private() -> None:
+    driver, store, run = mirrored_in_the_trash()
+    seen: list[bool] = []
+    put = driver.put_back
+
+    def put_back_one(aside: str, path: str) -> bool:
+        done = put(aside, path)
+        if path.startswith(layout.repository(HUB)):
+            seen.append(store.has(layout.mirror(HUB)))
+        return done
+
+    driver.put_back = put_back_one  # type: ignore[method-assign]
+    put_back(driver, run)
+    assert len(seen) > 3 and all(seen)
+
+
+def test_what_was_pushed_since_stays_private() -> None:
+    driver, store, run = mirrored_in_the_trash()
+    store.image("private", HUB, tags=["2"])
+    put_back(driver, run)
+    assert not store.has(layout.mirror(HUB)) and store.has_tag("1", HUB) and store.has_tag("2", HUB)
+
+
+def on_disk(tmp_path: Path) -> tuple[str, Store]:
+    root = str(tmp_path / "store")
+    return root, Store(FilesystemDriver(root), now=tmp_path.stat().st_mtime)
+
+
+@pytest.mark.parametrize("age", [OLD, NEW])
+def test_a_relative_symbolic_link_to_content(tmp_path: Path, age: float) -> None:
+    root, store = on_disk(tmp_path)
+    path = layout.blob_data(store.blob(b"loose"))
+    store.driver.make_folder(layout.REPOSITORIES)
+    os.rename(root + path, f"{root}{path}.real")
+    os.symlink("data.real", root + path)
+    report = store.collect()
+    assert (report.blobs.removed, store.has(path), store.has(f"{path}.real")) == (1, False, True)
+
+
+def test_a_symbolic_link_that_leads_nowhere_comes_back(tmp_path: Path) -> None:
+    """What a run that was killed has set aside."""
+    root, store = on_disk(tmp_path)
+    store.driver.make_folder(layout.REPOSITORIES)
+    path = layout.blob_data(Digest.of(b"linked"))
+    aside = f"{root}{layout.TRASH}/old{path[len(layout.ROOT) :].removesuffix('/data')},data"
+    os.makedirs(os.path.dirname(aside))
+    os.symlink("data.real", aside)
+    assert store.collect().trash.restored == 1
+    assert os.path.islink(root + path)
+
+
+def test_symbolic_links_that_lead_to_themselves(tmp_path: Path) -> None:
+    root, store = on_disk(tmp_path)
+    kept = store.image("app", tags=["1"])
+    store.layer(b"loose")
+    for path in (layout.REPOSITORIES, layout.tags(APP), f"{layout.BLOBS}/sha256/00"):
+        os.makedirs(root + path, exist_ok=True)
+        os.symlink("itself", f"{root}{path}/itself")
+    for name in ("up", "also"):
+        os.symlink(".", f"{root}{layout.REPOSITORIES}/{name}")
+    report = store.collect(untagged_go=True)
+    assert (report.repositories.kept, report.blobs.removed) == (1, 1) and store.is_whole("app", kept)

@@ -23,9 +23,10 @@ from registryd_gc.cli import commands
 from registryd_gc.collect import CollectError
 from registryd_gc.digests import data_path, raw
 from registryd_gc.position import INTERVAL, PLACE
-from registryd_gc.reading import Pace
-from registryd_gc.report import Verified
-from registryd_gc.trash import LOCK
+from registryd_gc.reading import Pace, Reading
+from registryd_gc.repair import Repair
+from registryd_gc.report import Damage, Verified
+from registryd_gc.trash import LOCK, Trash
 from registryd_gc.verify import LOCK as VERIFYING
 from registryd_gc.verify import Verification
 
@@ -246,7 +247,7 @@ def test_two_verifications(store: Store) -> None:
 def test_what_an_interrupted_collection_set_aside_is_not_missing(store: Store) -> None:
     store.image("app", tags=["1"])
     layer = Digest.of(b"layer of app")
-    aside = f"{layout.TRASH}/20200101T000000Z-0/blobs/sha256/{layer.hex[:2]}/{layer.hex}.data"
+    aside = f"{layout.TRASH}/20200101T000000Z-0/blobs/sha256/{layer.hex[:2]}/{layer.hex},data"
     store.driver.set_aside(layout.blob_data(layer), aside)
     assert verify(store, repair=True).damage == []
     assert store.has_blob(b"layer of app") and store.has(layout.layer_link(APP, layer))
@@ -436,3 +437,27 @@ def test_no_store(tmp_path: Path) -> None:
     config = tmp_path / "config.yml"
     config.write_text(f"version: 0.1\nstorage: {{filesystem: {{rootdirectory: {tmp_path}/gone}}}}\n")
     assert isinstance(run(str(config)).exception, CollectError) and not (tmp_path / "gone").exists()
+
+
+@pytest.mark.parametrize("repair", [False, True])
+def test_a_young_link_without_a_blob_is_no_damage(store: Store, repair: bool) -> None:
+    """An upload that ends just then writes the link first."""
+    digest = Digest.of(b"on its way")
+    path = store.link(layout.layer_link(APP, digest), digest, 60)
+    assert verify(store, repair=repair).damage == [] and store.has(path)
+    store.age(path, 2 * DAY)
+    assert found(verify(store, repair=repair)) == [("dangling", path)] and store.has(path) is not repair
+
+
+def test_a_link_that_becomes_young_is_not_removed(store: Store) -> None:
+    digest = Digest.of(b"on its way")
+    path = store.link(layout.layer_link(APP, digest), digest, 60)
+    trash = Trash.begin(store.driver, DAY, False, False)
+    repair = Repair(store.driver, trash, Reading(store.driver))
+    assert not repair.mend(Damage("dangling", path, "its blob is missing")).repaired and store.has(path)
+
+
+def test_one_that_has_ended_leaves_nothing(store: Store) -> None:
+    store.image("app", tags=["1"])
+    verify(store)
+    assert not store.has(VERIFYING)
