@@ -30,8 +30,8 @@ DAMAGED = 3
 _VALUED = frozenset({"--grace", "--repository", "--rate", "--workers"})
 """The options that are no flags."""
 
-WORKERS = 8
-"""Threads that remove blobs: with more the disk is no faster."""
+WORKERS = 4
+"""Threads that remove blobs: more are hardly faster, and cost processor time."""
 
 
 _FLAG = re.compile(r"(--[a-z-]+|-[a-zA-Z])=(?:(1|t|T|true|TRUE|True)|(?:0|f|F|false|FALSE|False))")
