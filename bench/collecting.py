@@ -9,13 +9,15 @@ import subprocess
 import sys
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
+from contextlib import contextmanager, suppress
 from pathlib import Path
+from threading import Event, Thread
 
 import attrs
 
 from bench.measure import Site
 from bench.servers import CHECKOUT, DISTRIBUTION, REGISTRYD, ServerError
-from bench.trees import LARGE, LARGE_QUICK, ORDINARY, Shape, blobs_in
+from bench.trees import LARGE, LARGE_QUICK, LINKED, ORDINARY, Shape, blobs_in
 
 _COMMANDS: Mapping[str, Sequence[str]] = {
     REGISTRYD: (sys.executable, "-m", "registryd_gc"),
@@ -23,7 +25,7 @@ _COMMANDS: Mapping[str, Sequence[str]] = {
 }
 _BOTH = (REGISTRYD, DISTRIBUTION)
 _RESIDENT, _RESIDENT_A_BLOB = 60e6, 150
-_SECONDS = 1200.0
+_SAMPLED = 0.05
 
 
 @attrs.frozen
@@ -48,14 +50,15 @@ class Collection:
 
 COLLECTIONS: Sequence[Collection] = (
     Collection("collect-dry", "dry run", _BOTH, (ORDINARY, ORDINARY), (5, 3), True, wall=1.0, cpu=1.0),
-    Collection("collect", "deleting run", _BOTH, (ORDINARY, ORDINARY), (3, 1), False, wall=0.5),
-    Collection("collect-large", "deleting run", (REGISTRYD,), (LARGE, LARGE_QUICK), (1, 1), False),
+    Collection("collect", "deleting run", _BOTH, (ORDINARY, ORDINARY), (3, 3), False, wall=0.5),
+    Collection("collect-links", "deleting run, and 38,000 links", _BOTH, (LINKED, LINKED), (3, 1), False),
+    Collection("collect-large", "deleting run, and links", (REGISTRYD,), (LARGE, LARGE_QUICK), (1, 1), False),
 )
 
 
 @attrs.frozen
 class Run:
-    """One run: seconds of wall and CPU time, and the most bytes that were resident."""
+    """One run: seconds of wall and CPU time, and the most bytes that all its processes had resident."""
 
     wall: float
     cpu: float
@@ -122,8 +125,8 @@ def collect(row: Collection, quick: bool, site: Site, programs: Sequence[str]) -
             for program, store in stores.items():
                 _fill(store, shape)
                 if not runs[program]:
-                    _run(program, store, True, site)  # The first run finds nothing in the page cache.
-                runs[program].append(_turn(row, shape, program, store, site))
+                    _run(program, store, True)  # The first run finds nothing in the page cache.
+                runs[program].append(_turn(row, shape, program, store))
         return Collected(row, shape, runs)
     except (ServerError, OSError, subprocess.SubprocessError) as error:
         return Collected(row, shape, {}, f"{type(error).__name__}: {error}")
@@ -131,7 +134,7 @@ def collect(row: Collection, quick: bool, site: Site, programs: Sequence[str]) -
 
 def _store(row: Collection, program: str, shape: Shape, site: Site) -> Path:
     """Where a program collects: a store of its own where it deletes, and one of another row where both only look."""
-    return site.folder / f"collected-{REGISTRYD if row.dry else program}-{shape.blobs}"
+    return site.folder / f"collected-{REGISTRYD if row.dry else program}-{shape.blobs}-{shape.linked}"
 
 
 def _fill(store: Path, shape: Shape) -> None:
@@ -149,12 +152,12 @@ def _is_whole(store: Path) -> Path:
     return store.with_name(f"{store.name}.whole")
 
 
-def _turn(row: Collection, shape: Shape, program: str, store: Path, site: Site) -> Run:
+def _turn(row: Collection, shape: Shape, program: str, store: Path) -> Run:
     """One measured run; what a deleting one leaves is looked at."""
     if row.dry:
-        return _run(program, store, True, site)
+        return _run(program, store, True)
     _is_whole(store).unlink()
-    run = _run(program, store, False, site)
+    run = _run(program, store, False)
     _check(program, store, shape)
     return run
 
@@ -173,8 +176,8 @@ def _check(program: str, store: Path, shape: Shape) -> None:
         raise ServerError(f"{program} left {told[0]} blobs instead of {shape.kept}, or others")
 
 
-def _run(program: str, store: Path, dry: bool, site: Site) -> Run:
-    """One run of a collector on the CPU that servers are measured on.
+def _run(program: str, store: Path, dry: bool) -> Run:
+    """One run of a collector, which may use all CPUs.
 
     Errors:
         ServerError: it is not installed, or failed.
@@ -184,17 +187,55 @@ def _run(program: str, store: Path, dry: bool, site: Site) -> Run:
     command = [*_COMMANDS[program], *(["--dry-run"] if dry else []), str(config)]
     if shutil.which(command[0]) is None:
         raise ServerError(f"{command[0]} is not installed")
-    pinned = ["taskset", "--cpu-list", ",".join(map(str, sorted(site.server_cpus))), *command]
     log = store.with_name(f"{store.name}.log")
     with log.open("wb") as out:
         start = time.monotonic()
-        process = subprocess.Popen(pinned, stdout=out, stderr=subprocess.STDOUT, cwd=CHECKOUT)
-        _, status, usage = os.wait4(process.pid, 0)
-        wall = time.monotonic() - start
+        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, cwd=CHECKOUT)
+        with _Memory.watched(process.pid) as memory:
+            _, status, usage = os.wait4(process.pid, 0)
+            wall = time.monotonic() - start
     process.returncode = os.waitstatus_to_exitcode(status)
     if process.returncode:
         raise ServerError(f"{program}: exit code {process.returncode}: {log.read_text(errors='replace')[-2000:]}")
-    return Run(wall, usage.ru_utime + usage.ru_stime, usage.ru_maxrss * 1024)
+    return Run(wall, usage.ru_utime + usage.ru_stime, memory.peak)
+
+
+@attrs.define
+class _Memory:
+    """What a process and its children have resident, shared pages in parts; sampled, by a thread."""
+
+    pid: int
+    peak: float = attrs.field(default=0.0, init=False)
+    _ended: Event = attrs.field(factory=Event, init=False)
+
+    @classmethod
+    @contextmanager
+    def watched(cls, pid: int) -> Iterator[_Memory]:
+        memory = cls(pid)
+        thread = Thread(target=memory._watch)
+        thread.start()
+        try:
+            yield memory
+        finally:
+            memory._ended.set()
+            thread.join()
+
+    def _watch(self) -> None:
+        while not self._ended.wait(_SAMPLED):
+            self.peak = max(self.peak, sum(map(_resident, [self.pid, *_children(self.pid)])))
+
+
+def _children(pid: int) -> Iterator[int]:
+    with suppress(OSError):
+        yield from map(int, Path(f"/proc/{pid}/task/{pid}/children").read_text().split())
+
+
+def _resident(pid: int) -> float:
+    with suppress(OSError):
+        for line in Path(f"/proc/{pid}/smaps_rollup").read_text().splitlines():
+            if line.startswith("Pss:"):
+                return float(line.split()[1]) * 1024
+    return 0.0
 
 
 _CONFIG = """\

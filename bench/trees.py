@@ -1,4 +1,4 @@
-"""Stores for the collector, written as files: `python -m bench.trees STORE MANIFESTS OWN SHARED LOOSE`.
+"""Stores for the collector, written as files: `python -m bench.trees STORE MANIFESTS OWN SHARED LOOSE LINKED`.
 
 Manifests and their digests are real, so that Distribution marks them; the digests of layers and configs are made up,
 and their bytes are holes. Everything is a week old. The same figures always make the same store.
@@ -27,13 +27,15 @@ _SIZE = 1000
 class Shape:
     """How much a store holds: ``own`` layers a manifest, ``shared`` ones that all use, ``loose`` that none uses.
 
-    A repository has 20 manifests, each with a tag; a loose blob has the link that a deleted image leaves behind.
+    A repository has 20 manifests, each with a tag. Of the loose blobs, ``linked`` have the link that a deleted image
+    leaves behind, the others none, as after the folder of a repository was removed.
     """
 
     manifests: int
     own: int
     shared: int
     loose: int
+    linked: int
 
     @property
     def kept(self) -> int:
@@ -45,13 +47,16 @@ class Shape:
         return self.kept + self.loose
 
 
-ORDINARY = Shape(manifests=10_000, own=5, shared=3_000, loose=38_000)
+ORDINARY = Shape(manifests=10_000, own=5, shared=3_000, loose=38_000, linked=0)
 """111,000 blobs of 10,000 manifests; 38,000 of them are garbage."""
 
-LARGE = Shape(manifests=20_000, own=30, shared=20_000, loose=340_000)
+LINKED = attrs.evolve(ORDINARY, linked=38_000)
+"""The same, with a link of each garbage blob."""
+
+LARGE = Shape(manifests=20_000, own=30, shared=20_000, loose=340_000, linked=340_000)
 """1,000,000 blobs."""
 
-LARGE_QUICK = Shape(manifests=4_000, own=30, shared=4_000, loose=68_000)
+LARGE_QUICK = Shape(manifests=4_000, own=30, shared=4_000, loose=68_000, linked=68_000)
 """200,000 blobs."""
 
 
@@ -82,7 +87,8 @@ class Writer:
         for number in range(self._shape.loose):
             digest = _made_up("loose", number)
             self._blob(digest)
-            self._link(f"{self._repository(number % self._shape.manifests)}/_layers/sha256/{digest}", digest)
+            if number < self._shape.linked:
+                self._link(f"{self._repository(number % self._shape.manifests)}/_layers/sha256/{digest}", digest)
 
     def _make_folders(self) -> None:
         for number in range(256):
@@ -191,12 +197,12 @@ def _blob_names(folder: str) -> Iterator[str]:
 
 
 def main() -> None:
-    """Write a store; with a sixth argument only what a collector removes; for ``kept``, tell what that leaves."""
+    """Write a store; with a seventh argument only what a collector removes; for ``kept``, tell what that leaves."""
     store, *figures = sys.argv[1:]
-    shape = Shape(*map(int, figures[:4]))
+    shape = Shape(*map(int, figures[:5]))
     if store == "kept":
         print(kept_in(shape))
-    elif figures[4:]:
+    elif figures[5:]:
         Writer(store, shape).write_loose()
     else:
         Writer(store, shape).write()

@@ -3,18 +3,18 @@
 from __future__ import annotations
 
 from collections.abc import Collection, Iterable, Iterator
-from concurrent.futures import ThreadPoolExecutor
 
 import attrs
 
 from registryd.interfaces import Leaf
 from registryd.reference import Digest
 from registryd.storage import layout
-from registryd_gc.digests import LENGTHS, data_path, digest, from_name
+from registryd_gc.digests import LENGTHS, data_path, digest, from_name, packed, unpacked
 from registryd_gc.mirror import RECENT
 from registryd_gc.removal import Removal
-from registryd_gc.report import Damage, Remembered
+from registryd_gc.report import Damage, Listener, Report
 from registryd_gc.trash import Outcome, Trash
+from registryd_gc.workers import Workers
 
 FOLDERS = 512
 """How many folders with blobs there may be."""
@@ -46,23 +46,14 @@ class BlobSweep:
     removes: bool
     held: Collection[bytes]
     missing: list[bytes] = attrs.field(factory=list, init=False)
-    _stopped: bool = attrs.field(default=False, init=False)
 
-    def sweep(self, workers: int) -> None:
-        """Sweep all folders, some at the same time: removing is waiting for the disk."""
-        folders = list(self._folders())
-        if workers == 1:
-            for folder in folders:
-                self._take(self._sweep_folder(folder))
-            return
-        with ThreadPoolExecutor(workers) as threads:
-            try:
-                for swept in threads.map(self._sweep_folder, folders):
-                    self._take(swept)
-            except BaseException:
-                self._stopped = True
-                threads.shutdown(cancel_futures=True)
-                raise
+    def sweep(self, workers: Workers) -> None:
+        """Sweep all folders."""
+        with workers.each(self._sweep_folder, self._folders(), self.removal.listener) as folders:
+            for missing, report in folders:
+                self.missing += unpacked(missing)
+                self.removal.report.add(report)
+                self.removal.listener.stepped()
 
     def remove(self, blob: bytes) -> None:
         """Remove one blob that is not needed, if it is there."""
@@ -74,54 +65,32 @@ class BlobSweep:
         leaf = Leaf(path.split("/")[-2], stat.size, stat.modified)
         _FolderSweep(self, self.removal).judge(blob, leaf, path.rpartition("/")[0])
 
-    @property
-    def stopped(self) -> bool:
-        """Whether the run has failed, or was interrupted."""
-        return self._stopped
-
-    def _folders(self) -> Iterator[tuple[str, str, Collection[bytes]]]:
+    def _folders(self) -> Iterator[tuple[str, str, bytes]]:
         """The folders with blobs: their algorithm, their path, and what of them is needed."""
         for algorithm, length in LENGTHS.items():
             for first in range(256):
-                yield algorithm, f"{layout.BLOBS}/{algorithm}/{first:02x}", self.needed.pop((length, first), ())
+                needed = packed(self.needed.pop((length, first), ()))
+                yield algorithm, f"{layout.BLOBS}/{algorithm}/{first:02x}", needed
 
-    def _sweep_folder(self, folder: tuple[str, str, Collection[bytes]]) -> _FolderSweep:
-        # Each counts for itself: what threads add to one number at the same time may be lost.
-        own = attrs.evolve(self.removal, report=self.removal.report.empty(), listener=Remembered())
-        sweep = _FolderSweep(self, own)
-        try:
-            sweep.sweep(*folder)
-        except BaseException:
-            self._stopped = True
-            raise
-        return sweep
-
-    def _take(self, swept: _FolderSweep) -> None:
-        """Tell of a folder that was swept."""
-        self.missing += swept.missing
-        self.removal.report.add(swept.removal.report)
-        assert isinstance(swept.removal.listener, Remembered)
-        for line in swept.removal.listener.lines:
-            self.removal.listener.removed(line)
-        self.removal.listener.stepped()
+    def _sweep_folder(self, folder: tuple[str, str, bytes], listener: Listener) -> tuple[bytes, Report]:
+        """Sweep a folder: the needed blobs that it lacks, and the numbers."""
+        own = self.removal.apart(listener)
+        return packed(_FolderSweep(self, own).sweep(*folder)), own.report
 
 
 @attrs.define
 class _FolderSweep:
-    """The sweep of one folder; ``removal`` has a report and a listener of its own."""
+    """The sweep of one folder."""
 
     blobs: BlobSweep
     removal: Removal
-    missing: set[bytes] = attrs.field(factory=set, init=False)
 
-    def sweep(self, algorithm: str, folder: str, needed: Collection[bytes]) -> None:
-        """Remove what is to be removed."""
-        wanted = set(needed)
+    def sweep(self, algorithm: str, folder: str, needed: bytes) -> set[bytes]:
+        """Remove what is to be removed; which needed blobs, packed, are not there."""
+        wanted = set(unpacked(needed))
         seen = set()
         for leaf in self.removal.driver.leaves(folder, "data", False):
             blob = from_name(algorithm, leaf.name)
-            if self.blobs.stopped:
-                return
             if blob is None or not folder.endswith(leaf.name[:2]):
                 continue
             if leaf.size is None:
@@ -133,8 +102,8 @@ class _FolderSweep:
                 self._keep(blob, leaf, f"{folder}/{leaf.name}")
             else:
                 self.judge(blob, leaf, f"{folder}/{leaf.name}")
-        self.missing = wanted - seen
         self.removal.prune(folder)
+        return wanted - seen
 
     def _tell_folder(self, path: str) -> None:
         """Tell of a folder in the place of a blob's content."""

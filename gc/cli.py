@@ -31,7 +31,7 @@ _VALUED = frozenset({"--grace", "--repository", "--rate", "--workers"})
 """The options that are no flags."""
 
 WORKERS = 4
-"""Threads that remove blobs: more are hardly faster, and cost processor time."""
+"""Processes that collect, also where there are fewer processors: half of it is waiting for the disk."""
 
 
 _FLAG = re.compile(r"(--[a-z-]+|-[a-zA-Z])=(?:(1|t|T|true|TRUE|True)|(?:0|f|F|false|FALSE|False))")
@@ -141,8 +141,7 @@ def _options(
         expired_only=expired_only,
         evict=evict,
         repair=repair,
-        # Removing is waiting for the disk; a dry run is not.
-        workers=1 if dry_run else WORKERS,
+        workers=WORKERS,
     )
 
 

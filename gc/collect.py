@@ -4,8 +4,9 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Callable, Collection, Iterable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 
 import attrs
 
@@ -16,20 +17,22 @@ from registryd.reference import RepositoryName, Tag
 from registryd.storage import layout
 from registryd.storage.filesystem import LOCK_NAME
 from registryd_gc.blobs import FOLDERS, BlobSweep, by_prefix
-from registryd_gc.census import Census, Repository, names
+from registryd_gc.census import Census, names
+from registryd_gc.digests import unpacked
 from registryd_gc.keep import Keeper
 from registryd_gc.links import Links
 from registryd_gc.mark import Marking
-from registryd_gc.mirror import RECENT, Cache, Cached, read
+from registryd_gc.mirror import RECENT, Cache, read
 from registryd_gc.parts import Parts
 from registryd_gc.reading import Reading
 from registryd_gc.removal import Removal
 from registryd_gc.repair import Repair
 from registryd_gc.report import Listener, Mirror, Report
 from registryd_gc.retention import Rule, rule_for
-from registryd_gc.sweep import RepositorySweep
+from registryd_gc.sweep import RepositorySweep, Swept
 from registryd_gc.trash import LOCK, Trash, tidy
 from registryd_gc.uploads import Uploads
+from registryd_gc.workers import WorkerError, Workers
 
 _READ_ONLY = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 
@@ -46,7 +49,7 @@ class HeldError(CollectError):
 class Options:
     """How to collect. ``grace`` in seconds; ``repositories`` None: all. With ``expired_only`` only what is cached of
     upstreams goes; with ``evict`` of that as much as there should be room for. With ``repair`` damage is mended.
-    ``workers`` are the threads that remove blobs.
+    ``workers`` are the processes that do it.
     """
 
     grace: float
@@ -64,12 +67,16 @@ def collect(driver: IStorageDriver, config: Config, options: Options, listener: 
     """Collect what nothing needs, and tell a listener and the report of it.
 
     Errors:
-        CollectError: another collector or, for an offline one, a daemon holds the store; or there is none.
+        CollectError: another collector or, for an offline one, a daemon holds the store; or there is none; or a process
+            of the run was killed.
         OSError: the storage failed; the next run goes on.
     """
     began = time.monotonic()
     with held(driver, options.offline, options.dry_run, listener):
-        report = _Run.begin(driver, config, options, listener).collect()
+        try:
+            report = _Run.begin(driver, config, options, listener).collect()
+        except WorkerError as error:
+            raise CollectError(f"{error}: the store is whole, and the next run goes on") from None
     report.seconds = time.monotonic() - began
     return report
 
@@ -132,6 +139,7 @@ class _Run:
     removal: Removal
     census: Census
     keeper: Keeper
+    workers: Workers
     needed: set[bytes] = attrs.field(factory=set, init=False)
     promised: set[bytes] = attrs.field(factory=set, init=False)
     held: set[bytes] = attrs.field(factory=set, init=False)
@@ -140,13 +148,15 @@ class _Run:
 
     @classmethod
     def begin(cls, driver: IStorageDriver, config: Config, options: Options, listener: Listener) -> _Run:
-        trash = Trash.begin(driver, options.grace, options.dry_run, config.collection.trash is not None)
+        workers = Workers(options.workers)
+        keep = config.collection.trash is not None
+        trash = Trash.begin(driver, options.grace, options.dry_run, keep, workers.stopped)
         report = Report(trash.run, options.dry_run, trash.cutoff)
         if options.offline:
             # Nobody writes: what has a time to come, by a clock that was wrong, is no younger than all else.
             trash.cutoff = float("inf")
         keeper = Keeper(driver, trash.now, trash.cutoff, listener.explained)
-        return cls(config, options, Removal(driver, trash, report, listener), Census(driver), keeper)
+        return cls(config, options, Removal(driver, trash, report, listener), Census(driver), keeper, workers)
 
     @property
     def report(self) -> Report:
@@ -163,8 +173,7 @@ class _Run:
         empty: list[str] = []
         repositories = list(names(self.removal.driver, empty))
         self.removal.listener.began(len(repositories) + (0 if self.options.expired_only else FOLDERS))
-        mirrored = [name for name in repositories if not self._collect_private(name)]
-        cache = self._cache(mirrored)
+        cache = self._cache(self._collect_private(repositories))
         if self.options.expired_only:
             self._remove_cached(cache)
         else:
@@ -188,28 +197,39 @@ class _Run:
                 with self.removal.driver.guard(folder, True):
                     self.removal.driver.prune(folder, layout.REPOSITORIES)
 
-    def _collect_private(self, name: RepositoryName) -> bool:
-        """Mark and sweep a repository; false where it mirrors an upstream, and is left for later."""
+    def _collect_private(self, repositories: Sequence[RepositoryName]) -> Sequence[RepositoryName]:
+        """Mark and sweep repositories; those that mirror an upstream are left for later, and told."""
+        mirrored = []
+        with self.workers.each(self._sweep_private, repositories, self.removal.listener) as all_swept:
+            for name, swept in zip(repositories, all_swept, strict=True):
+                if swept is None:
+                    mirrored.append(name)
+                else:
+                    self._take(swept)
+        return mirrored
+
+    def _sweep_private(self, name: RepositoryName, listener: Listener) -> Swept | None:
+        """Mark and sweep a repository; None where it mirrors an upstream."""
         repository = self.census.read(name)
         if repository.upstream is not None:
-            return False
-        marking = self._marking(repository)
+            return None
+        marking = Marking(repository)
         gone: set[Tag] = set()
         removes = self._chosen(name) and not self.options.expired_only
+        keeper = attrs.evolve(self.keeper, explain=listener.explained)
         if removes:
-            gone = self.keeper.keep(marking, self.options.untagged_go, self._rule(name))
+            gone = keeper.keep(marking, self.options.untagged_go, self._rule(name))
         else:
-            self.keeper.keep_all(marking)
-        links = Links(self.removal, marking, lambda blob: removes and not repository.unread)
-        self._sweep(RepositorySweep(self.removal, marking, links, gone), removes)
-        return True
+            keeper.keep_all(marking)
+        removal = self.removal.apart(listener)
+        return self._sweep(removal, marking, gone, lambda _: removes and not repository.unread, removes)
 
     def _cache(self, mirrored: Sequence[RepositoryName]) -> Cache:
         """Decide what stays of the mirrored repositories, and sweep them."""
         driver, note = self.removal.driver, self.removal.listener.noted
         cache = Cache(driver, self.config.proxy, self.needed, self.now, self.removal.cutoff, note)
         for name in mirrored:
-            cache.repositories.append(read(driver, self._marking(self.census.read(name)), self._chosen(name)))
+            cache.repositories.append(read(driver, Marking(self.census.read(name)), self._chosen(name)))
         cache.expire()
         cache.make_room(self.options.evict)
         self.report.mirror = Mirror(
@@ -218,19 +238,22 @@ class _Run:
         removal = self.removal
         if cache.evicted:
             removal = attrs.evolve(removal, trash=attrs.evolve(removal.trash, cutoff=self.now - RECENT, keep=False))
-        for cached in cache.repositories:
-            self._sweep_cached(cached, removal)
+        sweep, places = partial(self._sweep_cached, cache, removal), range(len(cache.repositories))
+        with self.workers.each(sweep, places, removal.listener) as all_swept:
+            for swept in all_swept:
+                self._take(swept)
         return cache
 
-    def _sweep_cached(self, cached: Cached, removal: Removal) -> None:
+    def _sweep_cached(self, cache: Cache, removal: Removal, place: int, listener: Listener) -> Swept:
+        cached = cache.repositories[place]
         cached.marking.needed |= cached.loose.keys() - cached.going
-        links = Links(removal, cached.marking, lambda blob: cached.chosen and blob in cached.going)
-        self._sweep(RepositorySweep(removal, cached.marking, links, cached.tags()), cached.chosen)
-
-    def _marking(self, repository: Repository) -> Marking:
-        self.report.damage += repository.damage
-        self.unread = self.unread or repository.unread
-        return Marking(repository)
+        return self._sweep(
+            removal.apart(listener),
+            cached.marking,
+            cached.tags(),
+            lambda blob: cached.chosen and blob in cached.going,
+            cached.chosen,
+        )
 
     def _chosen(self, name: RepositoryName) -> bool:
         return self.options.repositories is None or self.options.repositories.match(name)
@@ -238,24 +261,28 @@ class _Run:
     def _rule(self, name: RepositoryName) -> Rule | None:
         return rule_for([Rule.of(settings) for settings in self.config.collection.retention], name)
 
-    def _sweep(self, sweep: RepositorySweep, removes: bool) -> None:
-        """Sweep a repository, count what stays, and need it."""
+    def _sweep(
+        self, removal: Removal, marking: Marking, gone: Collection[Tag], may_go: Callable[[bytes], bool], removes: bool
+    ) -> Swept:
+        """Sweep a repository."""
+        removal.report.damage += marking.repository.damage
         thoroughly = removes and not self.options.expired_only
         purging = self.config.storage.purging if thoroughly else None
-        sweep.sweep(Uploads(self.removal, purging, self.now), removes, thoroughly)
-        self.promised |= sweep.links.promised
-        self.held |= sweep.links.held
-        if sweep.links.missing and sweep.marking.repository.upstream is None:
+        sweep = RepositorySweep(removal, marking, Links(removal, marking, may_go), gone)
+        sweep.sweep(Uploads(removal, purging, self.now), removes, thoroughly)
+        if sweep.links.missing and marking.repository.upstream is None:
             parts = Parts(self.census, self.config.validation)
-            self.report.damage += parts.missing(sweep.marking, sweep.links.unlinked())
-        kept = {revision.digest for revision in sweep.marking.repository.revisions.values() if revision.kept}
-        self.manifests |= kept
-        own = sweep.marking.needed
-        own |= kept
-        # The larger set takes in the smaller: one repository may hold nearly all.
-        if len(own) > len(self.needed):
-            self.needed, own = own, self.needed
-        self.needed |= own
+            removal.report.damage += parts.missing(marking, sweep.links.unlinked())
+        return sweep.swept()
+
+    def _take(self, swept: Swept) -> None:
+        """Count what stays of a repository that was swept, and need it."""
+        self.report.add(swept.report)
+        self.unread = self.unread or swept.unread
+        self.promised.update(unpacked(swept.promised))
+        self.held.update(unpacked(swept.held))
+        self.manifests.update(unpacked(swept.manifests))
+        self.needed.update(unpacked(swept.needed))
         self.removal.listener.stepped()
 
     def _removes_blobs(self) -> bool:
@@ -276,7 +303,7 @@ class _Run:
         needed, self.needed = self.needed, set()
         sweep = BlobSweep(self.removal, by_prefix(needed), self.promised, self.manifests, evicted, removes, self.held)
         del needed
-        sweep.sweep(self.options.workers)
+        sweep.sweep(self.workers)
         if sweep.missing:
             missing = set(sweep.missing)
             parts = Parts(self.census, self.config.validation)

@@ -28,6 +28,10 @@ class Removal:
     def dry_run(self) -> bool:
         return self.trash.dry_run
 
+    def apart(self, listener: Listener) -> Removal:
+        """The same for a part of the run, with numbers and a listener of its own."""
+        return attrs.evolve(self, report=self.report.empty(), listener=listener)
+
     def remove_link(self, path: str) -> Outcome:
         """Remove a link that was found old, and its folder if that is empty then."""
         outcome = self.trash.remove(path)

@@ -54,16 +54,6 @@ class Silence:
 
 
 @attrs.define
-class Remembered(Silence):
-    """A listener who keeps what goes for another."""
-
-    lines: list[str] = attrs.field(factory=list)
-
-    def removed(self, what: str) -> None:
-        self.lines.append(what)
-
-
-@attrs.define
 class Count:
     """How many stay and go."""
 
@@ -150,11 +140,12 @@ class Report:
         return Report(self.run, self.dry_run, self.cutoff)
 
     def add(self, part: Report) -> None:
-        """Take in what was counted of blobs, and on the way, in a part of the run."""
-        for name in attrs.asdict(part.blobs):
-            setattr(self.blobs, name, getattr(self.blobs, name) + getattr(part.blobs, name))
-        self.temporary.removed += part.temporary.removed
-        self.temporary.removed_bytes += part.temporary.removed_bytes
+        """Take in the numbers of a part of the run, and the damage that was found in it."""
+        for field in attrs.fields(Report):
+            mine, its = getattr(self, field.name), getattr(part, field.name)
+            if attrs.has(type(mine)):
+                for name, number in attrs.asdict(its).items():
+                    setattr(mine, name, getattr(mine, name) + number)
         self.damage += part.damage
 
 

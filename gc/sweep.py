@@ -9,10 +9,11 @@ import attrs
 from registryd.reference import Tag
 from registryd.storage import layout
 from registryd_gc.census import PARTS, Revision, Tagged
-from registryd_gc.digests import digest
+from registryd_gc.digests import digest, packed
 from registryd_gc.links import Links
 from registryd_gc.mark import Marking
 from registryd_gc.removal import Removal
+from registryd_gc.report import Report
 from registryd_gc.trash import Outcome
 from registryd_gc.uploads import Uploads
 
@@ -79,6 +80,22 @@ class Manifests:
 
 
 @attrs.frozen
+class Swept:
+    """What a repository that was swept needs, in packed digests, and the numbers.
+
+    ``needed`` are the blobs of kept manifests, and their own; ``manifests`` the kept ones; ``promised`` and ``held``
+    those of its links. ``unread`` tells whether nobody knows what one of its manifests needs.
+    """
+
+    report: Report
+    unread: bool
+    needed: bytes
+    manifests: bytes
+    promised: bytes
+    held: bytes
+
+
+@attrs.frozen
 class RepositorySweep:
     """Everything of one repository whose manifests are marked; ``gone`` are the tags that go."""
 
@@ -108,6 +125,19 @@ class RepositorySweep:
             self.removal.report.repositories.kept += 1
         self.removal.report.tags.kept += len(repository.tags)
         self.removal.report.manifests.kept += kept
+
+    def swept(self) -> Swept:
+        """What others are to know of it."""
+        repository = self.marking.repository
+        kept = {revision.digest for revision in repository.revisions.values() if revision.kept}
+        return Swept(
+            self.removal.report,
+            repository.unread,
+            packed(self.marking.needed | kept),
+            packed(kept),
+            packed(self.links.promised),
+            packed(self.links.held),
+        )
 
     def _tidy(self) -> None:
         """Remove what dead writers left where nothing else is looked at."""

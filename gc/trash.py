@@ -12,7 +12,7 @@ from __future__ import annotations
 
 import errno
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import suppress
 from enum import Enum
 from uuid import uuid4
@@ -23,6 +23,7 @@ from registryd.interfaces import IStorageDriver
 from registryd.storage import layout
 from registryd.storage.layout import is_temporary
 from registryd_gc.report import Trashed
+from registryd_gc.workers import Stopped
 
 LOCK = f"{layout.TRASH}/lock"
 """The content that one collector at a time has open for writing."""
@@ -50,7 +51,7 @@ def new_run() -> str:
 class Trash:
     """A run's part of the trash; it began at ``now``. What was modified after ``cutoff`` is put back.
 
-    A dry run removes nothing. With ``keep``, what is removed stays in the trash.
+    A dry run removes nothing. With ``keep``, what is removed stays in the trash. Nothing goes once it is ``stopped``.
     """
 
     driver: IStorageDriver
@@ -59,25 +60,39 @@ class Trash:
     cutoff: float
     dry_run: bool
     keep: bool
+    stopped: Callable[[], bool]
 
     @classmethod
-    def begin(cls, driver: IStorageDriver, grace: float, dry_run: bool, keep: bool) -> Trash:
+    def begin(
+        cls,
+        driver: IStorageDriver,
+        grace: float,
+        dry_run: bool,
+        keep: bool,
+        stopped: Callable[[], bool] = lambda: False,
+    ) -> Trash:
         """Begin a run. Its cut-off is the storage's own time, less the grace: fixed before anything is looked at."""
         if dry_run:
             now = time.time()
-            return cls(driver, new_run(), now, now - grace, True, keep)
+            return cls(driver, new_run(), now, now - grace, True, keep, stopped)
         try:
             # Needs no room: what is full must be able to be emptied.
             driver.touch(LOCK)
         except FileNotFoundError:
             driver.put_content(LOCK, b"")
         now = driver.stat(LOCK).modified
-        return cls(driver, new_run(), now, now - grace, False, keep)
+        return cls(driver, new_run(), now, now - grace, False, keep, stopped)
 
     def remove(self, path: str) -> Outcome:
-        """Remove content that was found old, unless it has been renewed since."""
+        """Remove content that was found old, unless it has been renewed since.
+
+        Errors:
+            Stopped: the run has ended elsewhere.
+        """
         if self.dry_run:
             return Outcome.REMOVED
+        if self.stopped():
+            raise Stopped
         try:
             aside = self._set_aside_legibly(path)
         except FileNotFoundError:

@@ -463,40 +463,6 @@ def test_parts_that_may_be_missing(store: Store) -> None:
     assert (damage.kind, str(sparse.digest) in damage.detail) == ("parts", True)
 
 
-@pytest.mark.parametrize("workers", [1, 8])
-def test_many_hands_count_alike(store: Store, workers: int) -> None:
-    kept = store.image("app", tags=["1"])
-    loose = [store.blob(b"%d" % number) for number in range(500)]
-    store.blob(b"young", NEW)
-    store.put(layout.blob_data(Digest.of(b"layer of app")), b"")
-    report = store.collect(workers=workers)
-    assert (report.blobs.removed, report.blobs.removed_bytes) == (500, sum(len(b"%d" % n) for n in range(500)))
-    assert (report.blobs.kept, report.blobs.young, [damage.kind for damage in report.damage]) == (4, 1, ["empty"])
-    assert len(set(store.heard.lines)) == 500 and store.heard.done == store.heard.steps
-    assert store.has_manifest(kept) and not any(store.has(layout.blob_data(digest)) for digest in loose)
-
-
-def test_a_failure_stops_all_hands() -> None:
-    class FailingDriver(MemoryDriver):
-        discarded = 0
-
-        def discard(self, path: str) -> None:
-            super().discard(path)
-            self.discarded += 1
-            if self.discarded == 20:
-                raise OSError("the disk is gone")
-
-    driver = FailingDriver()
-    store = Store(driver)
-    for number in range(2000):
-        store.blob(b"%d" % number)
-    with pytest.raises(OSError, match="the disk is gone"):
-        store.collect(workers=8)
-    assert driver.discarded < 200
-    store.collect(workers=8)
-    assert [path for path in store.files() if path.endswith("/data")] == []
-
-
 def test_what_another_repository_holds_is_not_told_to_be_young(store: Store) -> None:
     store.layer(b"held", OTHER)
     store.layer(b"young", age=NEW)
