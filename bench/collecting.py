@@ -125,8 +125,8 @@ def collect(row: Collection, quick: bool, site: Site, programs: Sequence[str]) -
             for program, store in stores.items():
                 _fill(store, shape)
                 if not runs[program]:
-                    _run(program, store, True)  # The first run finds nothing in the page cache.
-                runs[program].append(_turn(row, shape, program, store))
+                    _run(program, store, True, site)  # The first run finds nothing in the page cache.
+                runs[program].append(_turn(row, shape, program, store, site))
         return Collected(row, shape, runs)
     except (ServerError, OSError, subprocess.SubprocessError) as error:
         return Collected(row, shape, {}, f"{type(error).__name__}: {error}")
@@ -152,12 +152,12 @@ def _is_whole(store: Path) -> Path:
     return store.with_name(f"{store.name}.whole")
 
 
-def _turn(row: Collection, shape: Shape, program: str, store: Path) -> Run:
+def _turn(row: Collection, shape: Shape, program: str, store: Path, site: Site) -> Run:
     """One measured run; what a deleting one leaves is looked at."""
     if row.dry:
-        return _run(program, store, True)
+        return _run(program, store, True, site)
     _is_whole(store).unlink()
-    run = _run(program, store, False)
+    run = _run(program, store, False, site)
     _check(program, store, shape)
     return run
 
@@ -176,8 +176,8 @@ def _check(program: str, store: Path, shape: Shape) -> None:
         raise ServerError(f"{program} left {told[0]} blobs instead of {shape.kept}, or others")
 
 
-def _run(program: str, store: Path, dry: bool) -> Run:
-    """One run of a collector, which may use all CPUs.
+def _run(program: str, store: Path, dry: bool, site: Site) -> Run:
+    """One run of a collector on all CPUs, those that servers and those that their load are measured on.
 
     Errors:
         ServerError: it is not installed, or failed.
@@ -187,10 +187,13 @@ def _run(program: str, store: Path, dry: bool) -> Run:
     command = [*_COMMANDS[program], *(["--dry-run"] if dry else []), str(config)]
     if shutil.which(command[0]) is None:
         raise ServerError(f"{command[0]} is not installed")
+    everywhere = ",".join(map(str, sorted(site.server_cpus | os.sched_getaffinity(0))))
     log = store.with_name(f"{store.name}.log")
     with log.open("wb") as out:
         start = time.monotonic()
-        process = subprocess.Popen(command, stdout=out, stderr=subprocess.STDOUT, cwd=CHECKOUT)
+        process = subprocess.Popen(
+            ["taskset", "--cpu-list", everywhere, *command], stdout=out, stderr=subprocess.STDOUT, cwd=CHECKOUT
+        )
         with _Memory.watched(process.pid) as memory:
             _, status, usage = os.wait4(process.pid, 0)
             wall = time.monotonic() - start

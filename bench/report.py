@@ -95,7 +95,7 @@ def plan_text(plan: Plan) -> str:
     return (
         f"medians of {plan.rounds} turns a server, servers in turn, one process on one CPU each, load on another;"
         f" a turn is {plan.amount.seconds:g} s, or {plan.amount.large} GiB; ratio is of registryd's CPU to that of the"
-        " peer that the target names, else to docker-registry's"
+        " peer that the target names, else to docker-registry's; collectors have all CPUs, and nothing runs beside them"
     )
 
 

@@ -48,20 +48,15 @@ class Removal:
             return True
         return self.trash.remove(path) is not Outcome.RENEWED
 
-    def prune(self, folder: str) -> None:
-        """Remove a folder if it is empty."""
-        if not self.dry_run:
-            self.driver.prune(folder, folder.rpartition("/")[0])
+    def prune(self, folder: str) -> bool:
+        """Remove a folder if it is empty; whether it is gone."""
+        return not self.dry_run and self.driver.prune(folder, folder.rpartition("/")[0])
 
     def clear(self, folder: str) -> None:
         """Remove a folder that was emptied; should it still stand, what a dead writer left there first."""
-        self.prune(folder)
-        try:
-            self.driver.stat(folder)
-        except FileNotFoundError:
-            return
-        self.tidy(folder)
-        self.prune(folder)
+        if not self.prune(folder):
+            self.tidy(folder)
+            self.prune(folder)
 
     def tidy_leaf(self, folder: str, leaf: Leaf) -> None:
         """Remove what a dead writer left in a folder, and the folder where it holds nothing else."""

@@ -639,10 +639,10 @@ class IStorageDriver(Interface):
             FileNotFoundError: there is no such content.
         """
 
-    def prune(path: str, stop: str) -> None:
+    def prune(path: str, stop: str) -> bool:
         """Remove the folder at a path if it is empty, then its parents below ``stop`` while they are empty.
 
-        Folders that are gone already, or hold something, are no error.
+        Folders that are gone already are no error, nor are those that hold something; false where the first does.
         """
 
     def touch(path: str) -> None:

@@ -550,6 +550,39 @@ class TestProxy:
         proxy = read(f"{BASE}proxy: {{remoteurl: https://r.example, {ttl}}}\n").proxy
         assert proxy is not None and proxy.remote is not None and proxy.remote.ttl == meant
 
+    def test_ttl_below_the_grace(self) -> None:
+        late = "shorter than gc.grace (24h): what is cached expires only after that"
+        remote = f"{BASE}proxy:\n  remoteurl: https://r.example\n"
+        assert remarks(f"{remote}  ttl: 23h\n") == [f"config.yml:7: proxy.ttl: {late}"]
+        assert remarks(f"{remote}  ttl: 1h\ngc: {{grace: 90m}}\n") == [
+            f"config.yml:7: proxy.ttl: {late.replace('24h', '1.5h')}"
+        ]
+        assert remarks(f"{remote}gc: {{grace: 200h}}\n") == [f"config.yml:5: proxy.ttl: {late.replace('24h', '200h')}"]
+        for enough in ("  ttl: 24h\n", "  ttl: 0\n", "", "  ttl: 2h\ngc: {grace: 2h}\n"):
+            assert remarks(remote + enough) == []
+        assert remarks(f"{BASE}proxy: {{remoteurl: , ttl: 3h}}\n") == []
+
+    def test_the_first_example_of_the_documentation(self) -> None:
+        text = re.search("```yaml\n(.*?)```", (PROJECT / "docs" / "mirror.md").read_text("utf-8"), re.DOTALL)
+        assert text is not None
+        config = read(text[1])
+        assert (config.warnings, config.unbuilt) == ((), ())
+        assert config.proxy is not None
+        assert (config.proxy.default, config.proxy.private) == ("docker.io", ("team/**",))
+
+    def test_ttls_below_the_grace_are_named_in_one_line(self) -> None:
+        upstreams = (
+            "  upstreams:\n    docker.io: {remoteurl: https://r.example}\n    ghcr.io: {remoteurl: https://ghcr.io}\n"
+            "    Quay.io: {remoteurl: https://q.example, ttl: 2h}\n    r.example: {remoteurl: https://r.co, ttl: 48h}\n"
+        )
+        assert remarks(f"{BASE}proxy:\n  ttl: 1h\n{upstreams}") == [
+            "config.yml:6: proxy.ttl, proxy.upstreams.Quay.io.ttl: shorter than gc.grace (24h): "
+            "what is cached expires only after that"
+        ]
+        # Nobody's where each has its own.
+        own = "    quay.io: {remoteurl: https://q.example, ttl: 0}\n"
+        assert remarks(f"{BASE}proxy:\n  ttl: 1h\n  upstreams:\n{own}") == []
+
 
 class TestDebug:
     @pytest.mark.parametrize(

@@ -223,6 +223,7 @@ class RoutedRegistryTests(SynchronousTestCase):
                 getattr(self.registry, method)(MIRRORED, *ARGUMENTS[method][1:]), Unsupported
             )
             self.assertEqual((failure.value.status, failure.value.code), (405, "UNSUPPORTED"))
+            self.assertIn("mirrored", str(failure.value))
         for registry, tag in ((self.local, "private"), (self.hub, "mirrored")):
             self.assertEqual(self.successResultOf(registry.tags(MIRRORED, None, "")).names, (LATEST, tag))
 

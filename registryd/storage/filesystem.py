@@ -197,17 +197,19 @@ class FilesystemDriver:
         except OSError as error:
             raise _absence(error, path) from None
 
-    def prune(self, path: str, stop: str) -> None:
-        place, above = self._entry(path), self._place(stop).rstrip("/") + "/"
+    def prune(self, path: str, stop: str) -> bool:
+        first, above = self._entry(path), self._place(stop).rstrip("/") + "/"
+        place = first
         while place.startswith(above):
             try:
                 os.rmdir(place)
             except OSError as error:
                 if error.errno in NOT_EMPTY:
-                    return
+                    return place != first
                 if error.errno not in _ABSENT:
                     raise
-            place = os.path.dirname(place)
+            place = place.rpartition("/")[0]
+        return place != first
 
     def touch(self, path: str) -> None:
         try:

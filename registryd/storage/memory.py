@@ -147,16 +147,18 @@ class MemoryDriver:
             self._content(path)
             self.delete(path)
 
-    def prune(self, path: str, stop: str) -> None:
+    def prune(self, path: str, stop: str) -> bool:
         _split(path)
         above = "/".join(["", *_names(stop), ""])
+        place = path
         with self._guard:
-            while path.startswith(above):
-                if self._is_folder(path):
-                    if self.list(path):
-                        return
-                    self.delete(path)
-                path = path.rpartition("/")[0]
+            while place.startswith(above):
+                if self._is_folder(place):
+                    if self.list(place):
+                        return place != path
+                    self.delete(place)
+                place = place.rpartition("/")[0]
+        return place != path
 
     def touch(self, path: str) -> None:
         with self._guard:

@@ -342,24 +342,24 @@ class DriverContract(_Case):
 
     def test_prune_stops_below(self) -> None:
         self.driver.make_folder("/f/g/h/i")
-        self.driver.prune("/f/g/h/i", "/f")
+        self.assertTrue(self.driver.prune("/f/g/h/i", "/f"))
         self.assertEqual(self.names("/f"), [])
 
     def test_prune_leaves_what_holds_something(self) -> None:
         self.driver.make_folder("/f/g/h/i")
         self.driver.put_content("/f/g/a", b"1")
-        self.driver.prune("/f/g/h", "/")
+        self.assertFalse(self.driver.prune("/f/g/h", "/"))
         self.assertEqual(self.names("/f/g/h"), ["i"])
-        self.driver.prune("/f/g/h/i", "/")
+        self.assertTrue(self.driver.prune("/f/g/h/i", "/"))
         self.assertEqual(self.names("/f/g"), ["a"])
         self.driver.prune("/f/g/a", "/")
         self.assertEqual(self.driver.get_content("/f/g/a"), b"1")
 
     def test_prune_goes_on_where_folders_are_gone(self) -> None:
         self.driver.make_folder("/f/g")
-        self.driver.prune("/f/g/h/i", "/")
+        self.assertTrue(self.driver.prune("/f/g/h/i", "/"))
         self.assertEqual(self.names("/"), [])
-        self.driver.prune("/f/g/h/i", "/")
+        self.assertTrue(self.driver.prune("/f/g/h/i", "/"))
 
     def test_prune_leaves_what_is_not_below_stop(self) -> None:
         self.driver.make_folder("/f/g")

@@ -157,12 +157,12 @@ class SteppedDriver(MemoryDriver):
     def discard(self, path: str) -> None:
         self._step(lambda: MemoryDriver.delete(self, path))
 
-    def prune(self, path: str, stop: str) -> None:
-        _, given_up = self._told(None), _actor()
-        if given_up is None or not given_up._given_up:
-            self._prune(path, stop)
+    def prune(self, path: str, stop: str) -> bool:
+        given_up = _actor()
+        return self._told((given_up is None or not given_up._given_up) and self._prune(path, stop))
 
-    def _prune(self, path: str, stop: str) -> None:
+    def _prune(self, path: str, stop: str) -> bool:
+        first = path
         while path.startswith(stop + "/") and path != stop:
             try:
                 folder = self._entry(path)
@@ -170,9 +170,10 @@ class SteppedDriver(MemoryDriver):
                 folder = None
             if folder is not None:
                 if MemoryDriver.list(self, path):
-                    return
+                    return path != first
                 MemoryDriver.delete(self, path)
             path = path.rpartition("/")[0]
+        return path != first
 
     def touch(self, path: str) -> None:
         entry = self._step(partial(self._entry, path), tell=False)
