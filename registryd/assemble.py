@@ -19,7 +19,7 @@ from registryd.adoption import Adoption
 from registryd.cache.mirrored import Mirrored
 from registryd.cache.pushed import WithoutPushed
 from registryd.cache.registry import CachingRegistry
-from registryd.cache.source import Source
+from registryd.cache.source import MOST_UNTOLD, Source
 from registryd.config import Config, Upstream
 from registryd.config.hosts import component_of
 from registryd.filters import ReadOnly, Undeletable
@@ -126,12 +126,11 @@ def _mirrors(config: Config, local: LocalRegistry, around: Surroundings) -> Mapp
     """The mirrors of a configuration, by their upstreams' components; none where nothing can be stored."""
     if config.proxy is None or config.storage.read_only:
         return {}
-    limit = config.http.limits.manifest
     if config.proxy.remote is not None:
         remote = config.proxy.remote
-        return {_EVERYTHING: _mirror(_component(remote), remote, _unchanged, limit, local, around)}
+        return {_EVERYTHING: _mirror(_component(remote), remote, _unchanged, config, local, around)}
     return {
-        component: _mirror(component, upstream, name_at_upstream, limit, local, around)
+        component: _mirror(component, upstream, name_at_upstream, config, local, around)
         for component, upstream in config.proxy.upstreams.items()
     }
 
@@ -144,15 +143,25 @@ def _mirror(
     component: str,
     settings: Upstream,
     remote_name: Callable[[RepositoryName], RepositoryName],
-    manifest_limit: int,
+    config: Config,
     local: LocalRegistry,
     around: Surroundings,
 ) -> CachingRegistry:
-    upstream = UpstreamRegistry(settings, component, around.reactor, manifest_limit)
+    upstream = UpstreamRegistry(settings, component, around.reactor, config.http.limits.manifest)
     around.meters.watch(component, upstream.state)
     mirrored = Mirrored(local.tree, component)
+    max_size = config.proxy.max_size if config.proxy is not None else None
     source = Source(
-        upstream, mirrored, remote_name, settings.freshness, around.in_thread, around.reactor, time.time, around.meters
+        upstream,
+        mirrored,
+        remote_name,
+        settings.freshness,
+        around.in_thread,
+        around.reactor,
+        time.time,
+        around.meters,
+        most_passing=max(1, settings.max_requests // 2),
+        most_untold=MOST_UNTOLD if max_size is None else min(MOST_UNTOLD, max_size),
     )
     return CachingRegistry(source, local, local.uploads, local.promises, around.space)
 

@@ -254,7 +254,6 @@ class LocalRegistry:
         return Descriptor(OCTET_STREAM, digest, size)
 
     def _put_manifest(self, name: RepositoryName, manifest: Manifest, tags: Sequence[Tag]) -> Digest | None:
-        self.tree.refuse_mirrored(name)
         refuse_ambiguity(manifest.content)
         told, _ = told_media_type(manifest.content)
         if not manifest.media_type:
@@ -266,6 +265,8 @@ class LocalRegistry:
         began = self._now()
         # What this push relies on, and what it writes, is not deleted before its tags stand.
         with self._driver.guard(layout.repository(name), False):
+            # Here, and not before: who marks a repository as a mirror's holds it alone, and finds what this push wrote.
+            self.tree.refuse_mirrored(name)
             self._renew_parts(name, manifest.digest, document)
             self._driver.put_content(layout.blob_data(manifest.digest), manifest.content)
             if subject is not None:

@@ -7,15 +7,16 @@ are private. docs/mirror.md has the rules as a table, each row of which is a tes
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
+from typing import Any
 from urllib.parse import urlsplit
 
 import attrs
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, fail
 from zope.interface import implementer
 
 from registryd.config import Proxy
 from registryd.config.hosts import DOCKER_HUB, component_of
-from registryd.errors import NameUnknown
+from registryd.errors import NameUnknown, Unsupported
 from registryd.globs import Globs
 from registryd.interfaces import (
     IBlobReader,
@@ -154,6 +155,13 @@ def _hosts_of(url: str) -> Sequence[str]:
     return (host.removesuffix(usual), host if host.endswith(usual) or parts.port is not None else host + usual)
 
 
+class _MirrorsOfOthers(UnsupportedRegistry):
+    """What takes what is pushed to mirrored repositories: it tells why not, to whoever meant to push his own."""
+
+    def _refuse(self) -> Deferred[Any]:
+        return fail(Unsupported("this name is a mirrored registry's, and its repositories are read-only"))
+
+
 @implementer(IRegistry)
 class RoutedRegistry:
     """Private repositories and those that mirror upstreams, each by the first component of its name in the tree.
@@ -165,7 +173,7 @@ class RoutedRegistry:
     def __init__(self, local: IRegistry, mirrors: Mapping[str, IRegistry]) -> None:
         self._local = local
         self._mirrors = mirrors
-        self._read_only = UnsupportedRegistry()
+        self._read_only = _MirrorsOfOthers()
 
     def _reader(self, name: RepositoryName) -> IRegistry:
         return self._mirrors.get(name.partition("/")[0], self._local)

@@ -10,8 +10,9 @@ from twisted.python.failure import Failure
 
 from registryd.cache.fetching import Fillable
 from registryd.cache.fills import Fill, Fills
-from registryd.cache.following import GrowingReader, PassingReader
+from registryd.cache.following import GrowingReader
 from registryd.cache.once import Once
+from registryd.cache.passing import Passages, PassingReader
 from registryd.cache.source import Source
 from registryd.errors import BlobUnknown, NameUnknown, RegistryError, StorageFull, UpstreamUnavailable
 from registryd.interfaces import IBlobReader, IReader
@@ -33,6 +34,7 @@ class Blobs:
         self._cached = cached
         self._fills = fills
         self._looks: Once[bool] = Once()
+        self._passages = Passages(source.most_passing, source.clock)
 
     def open(self, name: RepositoryName, digest: Digest) -> Deferred[IBlobReader]:
         """A blob, open for reading; see IReader.open_blob."""
@@ -120,7 +122,7 @@ class Blobs:
             return await self._cached.open_blob(blob.name, blob.digest)
         assert fill.size is not None
         descriptor = Descriptor(OCTET_STREAM, blob.digest, fill.size)
-        passing = PassingReader(descriptor, blob, self._source.upstream)
+        passing = PassingReader(descriptor, blob, self._source.upstream, self._passages)
         return GrowingReader(descriptor, fill, passing, self._source)
 
     async def _shared(self, blob: Fillable) -> Fill | None:
@@ -160,4 +162,6 @@ class Blobs:
         return told.size == size and await self._source.in_thread(mirrored.link_blob, blob.name, blob.digest)
 
     async def _pass_through(self, blob: Fillable) -> IBlobReader:
-        return PassingReader(await self._resolve(blob), blob, self._source.upstream)
+        reader = PassingReader(await self._resolve(blob), blob, self._source.upstream, self._passages)
+        await reader.enter()
+        return reader

@@ -13,7 +13,7 @@ from zope.interface import implementer
 
 from registryd.cache.source import Source
 from registryd.errors import BlobUnknown, UpstreamUnavailable
-from registryd.interfaces import IFetch, IViewConsumer
+from registryd.interfaces import IFetch, IViewConsumer, PeerGone
 from registryd.reference import Digest, RepositoryName
 from registryd.storage import layout
 from registryd.uploads import BlobWriter, tell_full
@@ -23,8 +23,11 @@ _log = Logger()
 DELAYS = (0.5, 1.0, 2.0, 4.0, 8.0)
 """Seconds before an upstream that broke off is asked again; once more after each of them without a byte between."""
 
-MOST_UNTOLD = 64 << 30
-"""Bytes of a blob whose size an upstream tells in no way, at most."""
+MOST_LOST = 60.0
+"""Seconds without a byte, in all answers and between them, after which a blob is given up; see ``PROGRESS``."""
+
+PROGRESS = 1 << 20
+"""Bytes of one answer for which the time that was lost before is forgiven: fewer may come before each stall."""
 
 MOST_FETCHES = 100
 """How often one blob is asked for at most, however many bytes each answer brings."""
@@ -92,6 +95,8 @@ class Fetching:
         self._pause = Pause(source.clock)
         self._asked: Deferred[IFetch] | None = None
         self._fetch: IFetch | None = None
+        self._lost = 0.0
+        self._heard = source.clock.seconds()
 
     def stop(self) -> None:
         """Fetch no more; ``run`` then fails."""
@@ -107,7 +112,7 @@ class Fetching:
 
         Errors:
             UpstreamUnavailable: the upstream broke off for good, or the fetch was stopped.
-            BlobUnknown: the upstream does not hold it.
+            BlobUnknown: the upstream does not hold it, or sends without end what it does not tell the size of.
             PeerGone: the writer takes no more.
             BegunAnewError: what lay in the session is not the blob's.
         """
@@ -123,7 +128,8 @@ class Fetching:
                 return
             except UpstreamUnavailable as error:
                 failures = 0 if writer.size > begun else failures + 1
-                if self._fetch is None or self._stopping or failures >= len(DELAYS):
+                self._lose(writer.size - begun)
+                if self._fetch is None or self._stopping or failures >= len(DELAYS) or self._lost >= MOST_LOST:
                     raise
                 _log.warn(
                     "{name}: {digest}: broken off after {size} bytes, asking again: {error}",
@@ -135,6 +141,17 @@ class Fetching:
             if self._stopping:
                 raise UpstreamUnavailable(STOPPING)
         raise UpstreamUnavailable("the upstream broke off too often")
+
+    def _lose(self, came: int) -> None:
+        """Take note of the time in which nothing came, at the end of an answer that brought so many bytes."""
+        now = self._source.clock.seconds()
+        # No answer counts for all of it: its wait can have been for the storage, or for its turn to ask.
+        lost = min(now - self._heard, MOST_LOST / 2)
+        self._lost = lost if came >= PROGRESS else self._lost + lost
+        self._heard = now
+
+    def _came(self) -> None:
+        self._heard = self._source.clock.seconds()
 
     async def _fetch_rest(self) -> None:
         writer = self._writer
@@ -152,12 +169,28 @@ class Fetching:
             self._told(self._size, writer.stored)
             if self._stopping:
                 raise UpstreamUnavailable(STOPPING)
-            limit = MOST_UNTOLD if self._size is None else self._size
-            await fetch.deliver_to(_From(writer, writer.size - fetch.start, limit))
+            limit = self._source.most_untold if self._size is None else self._size
+            consumer = _From(writer, writer.size - fetch.start, limit, self._came)
+            try:
+                await fetch.deliver_to(consumer)
+            except PeerGone:
+                if self._size is None and consumer.is_exceeded:
+                    raise self._too_large(limit) from None
+                raise
         finally:
             fetch.abandon()
         if self._size is not None and writer.size != self._size:
             raise UpstreamUnavailable("the upstream's answer ended early")
+
+    def _too_large(self, limit: int) -> BlobUnknown:
+        _log.error(
+            "{name}: {digest} is given up: {upstream} tells no size of it, and sent more than {limit} bytes",
+            **attrs.asdict(self._blob, recurse=False),
+            upstream=self._source.mirrored.upstream,
+            limit=limit,
+        )
+        # Told as unknown, what came of it is removed, and nobody fetches as much of it again for a while.
+        return BlobUnknown(f"the upstream does not tell the size of the blob, and sent more than {limit} bytes")
 
     async def _size_by_head(self) -> int | None:
         try:
@@ -208,14 +241,16 @@ class _From:
     """Passes on what comes after a number of bytes: those that were sent again by an upstream that does not resume.
 
     It stops its producer when more than ``limit`` bytes come, or the writer takes no more, since the storage failed
-    while nobody was writing.
+    while nobody was writing. ``came`` is called whenever anything comes.
     """
 
-    def __init__(self, writer: BlobWriter, skip: int, limit: int) -> None:
+    def __init__(self, writer: BlobWriter, skip: int, limit: int, came: Callable[[], None]) -> None:
         self._writer = writer
         self._skip = skip
         self._limit = limit
+        self._came = came
         self._producer: IPushProducer | None = None
+        self.is_exceeded = False
 
     def registerProducer(self, producer: IProducer, streaming: bool) -> None:
         self._producer = IPushProducer(producer)
@@ -226,6 +261,7 @@ class _From:
         self._writer.unregisterProducer()
 
     def write(self, data: bytes | memoryview) -> None:
+        self._came()
         if self._skip:
             skipped = min(self._skip, len(data))
             self._skip -= skipped
@@ -233,7 +269,8 @@ class _From:
         if not data:
             return
         size = self._writer.size
-        if size + len(data) <= self._limit:
+        self.is_exceeded = size + len(data) > self._limit
+        if not self.is_exceeded:
             self._writer.write(data)
         if self._writer.size == size and self._producer is not None:
             self._producer.stopProducing()

@@ -1,4 +1,4 @@
-"""Blobs that are read while they come, or that only pass through where they cannot be stored."""
+"""Blobs that are read while they come."""
 
 from __future__ import annotations
 
@@ -6,32 +6,26 @@ import os
 from collections.abc import Callable
 from typing import TypeVar
 
-from twisted.internet.defer import CancelledError, Deferred, fail, maybeDeferred, succeed
-from twisted.internet.interfaces import IConsumer, IProducer, IPushProducer
-from twisted.logger import Logger
+from twisted.internet.defer import Deferred, fail, maybeDeferred, succeed
+from twisted.internet.interfaces import IConsumer
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from registryd.cache.fetching import Fillable
 from registryd.cache.fills import Fill
+from registryd.cache.passing import PassingReader
 from registryd.cache.source import Source
 from registryd.delivery import Delivery
-from registryd.errors import StorageFull, UpstreamUnavailable
+from registryd.errors import StorageFull
 from registryd.interfaces import (
     IBlobReader,
     IContentReader,
-    IFetch,
     IFileConsumer,
     IFileDelivery,
     IGrowingFile,
-    IUpstream,
-    IViewConsumer,
-    PeerGone,
 )
 from registryd.model import Descriptor
 from registryd.reference import Digest, Hash, new_hash
 
-_log = Logger()
 _T = TypeVar("_T")
 
 _READ = 1024 * 1024
@@ -107,6 +101,7 @@ class GrowingReader:
 
     def close(self) -> None:
         self._closed = True
+        self._passing.close()
         if self._content is not None and not self._in_use:
             self._content.close()
 
@@ -177,161 +172,3 @@ def _hash_of(content: IContentReader | None, digest: Digest, size: int) -> Hash:
         assert content is not None
         seen.update(content.read(start, min(size, start + _READ)))
     return seen
-
-
-@implementer(IBlobReader)
-class PassingReader:
-    """A blob that is not stored: every delivery is a fetch of its own, verified where it is the whole blob."""
-
-    at_hand = False
-
-    def __init__(self, descriptor: Descriptor, blob: Fillable, upstream: IUpstream) -> None:
-        self.descriptor = descriptor
-        self._blob = blob
-        self._upstream = upstream
-
-    def deliver_to(self, consumer: IConsumer, start: int, stop: int) -> Deferred[None]:
-        empty = new_hash(self._blob.digest.algorithm)
-        return self.deliver_rest(consumer, start, stop, (lambda: succeed(empty)) if start == 0 else None)
-
-    def deliver_rest(
-        self, consumer: IConsumer, start: int, stop: int, hashed: Callable[[], Deferred[Hash]] | None
-    ) -> Deferred[None]:
-        """Deliver as ``deliver_to``, after bytes that somebody else delivered; ``hashed`` tells their hash."""
-        verified = hashed if stop == self.descriptor.size else None
-        return Deferred.fromCoroutine(self._deliver(_Passing(consumer, stop - start), start, verified))
-
-    def read(self, start: int, stop: int) -> bytes:
-        raise NotImplementedError("a blob that passes through is not at hand")
-
-    def close(self) -> None:
-        pass
-
-    async def _deliver(self, passing: _Passing, start: int, hashed: Callable[[], Deferred[Hash]] | None) -> None:
-        passing.begin()
-        try:
-            if hashed is not None:
-                passing.verify(await hashed())
-            fetch = await passing.awaited(self._upstream.fetch_blob(self._blob.remote, self._blob.digest, start))
-            try:
-                if fetch.start > start:
-                    raise UpstreamUnavailable("the upstream resumes at another byte than it was asked for")
-                await passing.take(fetch, start - fetch.start)
-            finally:
-                fetch.abandon()
-        finally:
-            passing.end()
-        passing.give_last(self._blob.digest)
-
-
-@implementer(IViewConsumer, IPushProducer)
-class _Passing:
-    """Passes on a part of what comes; the last byte of a blob that is verified only when all are.
-
-    It is its consumer's producer from the beginning, so that one that leaves is heard while the upstream is asked.
-    """
-
-    def __init__(self, consumer: IConsumer, length: int) -> None:
-        self._consumer = consumer
-        self._left = length
-        self._skip = 0
-        self._seen: Hash | None = None
-        self._withheld = b""
-        self._producer: IPushProducer | None = None
-        self._asked: Deferred[IFetch] | None = None
-        self._paused = False
-        self._gone = False
-
-    def begin(self) -> None:
-        self._consumer.registerProducer(self, True)
-
-    def verify(self, seen: Hash) -> None:
-        """Withhold the last byte until all are what they should be; ``seen`` has the hash of those before."""
-        self._seen = seen
-
-    async def awaited(self, asked: Deferred[IFetch]) -> IFetch:
-        """An upstream's answer, if the consumer waits for it.
-
-        Errors:
-            PeerGone: it does not.
-        """
-        self._asked = asked
-        if self._gone:
-            asked.cancel()
-        try:
-            return await asked
-        except CancelledError:
-            raise PeerGone() from None
-        finally:
-            self._asked = None
-
-    async def take(self, fetch: IFetch, skip: int) -> None:
-        """Pass on what a fetch brings, but for the first bytes of it."""
-        self._skip = skip
-        try:
-            await fetch.deliver_to(self)
-        except PeerGone:
-            if self._gone or self._left:
-                raise
-
-    def end(self) -> None:
-        self._consumer.unregisterProducer()
-
-    def give_last(self, digest: Digest) -> None:
-        """Give out what was withheld.
-
-        Errors:
-            UpstreamUnavailable: too little came, or something else.
-        """
-        if self._left:
-            raise UpstreamUnavailable("the upstream's answer ended early")
-        if self._seen is not None:
-            if self._seen.hexdigest() != digest.hex:
-                _log.error("the upstream sent other content for {digest}", digest=digest)
-                raise UpstreamUnavailable("the upstream sent content with another digest")
-            self._consumer.write(self._withheld)
-
-    def registerProducer(self, producer: IProducer, streaming: bool) -> None:
-        self._producer = IPushProducer(producer)
-        if self._gone:
-            self._producer.stopProducing()
-        elif self._paused:
-            self._producer.pauseProducing()
-
-    def unregisterProducer(self) -> None:
-        self._producer = None
-
-    def pauseProducing(self) -> None:
-        self._paused = True
-        if self._producer is not None:
-            self._producer.pauseProducing()
-
-    def resumeProducing(self) -> None:
-        self._paused = False
-        if self._producer is not None:
-            self._producer.resumeProducing()
-
-    def stopProducing(self) -> None:
-        self._gone = True
-        if self._producer is not None:
-            self._producer.stopProducing()
-        elif self._asked is not None:
-            self._asked.cancel()
-
-    def write(self, data: bytes | memoryview) -> None:
-        skipped = min(self._skip, len(data))
-        self._skip -= skipped
-        wanted = bytes(data[skipped : skipped + self._left])
-        self._left -= len(wanted)
-        if wanted:
-            self._pass_on(wanted)
-        # The end of a blob comes by itself, and its connection can be used again.
-        if not self._left and self._producer is not None and (self._seen is None or len(data) > skipped + len(wanted)):
-            self._producer.stopProducing()
-
-    def _pass_on(self, data: bytes) -> None:
-        if self._seen is not None:
-            self._seen.update(data)
-            if not self._left:
-                data, self._withheld = data[:-1], data[-1:]
-        self._consumer.write(data)

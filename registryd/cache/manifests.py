@@ -102,7 +102,7 @@ class Manifests:
         cached = await self._cached_as(name, tag, current)
         if cached is not None:
             return cached.descriptor
-        if await self._source.in_thread(self._source.mirrored.linked, name, tag) is None:
+        if await self._source.in_thread(self._source.mirrored.known, name, tag) is None:
             return attrs.evolve(current.descriptor, warning=current.warning)
         # The client will want what it is told of here, and could be served what is cached if that cannot be had.
         manifest, _ = await self._changed(name, tag, current)
@@ -186,10 +186,10 @@ class Manifests:
             await self._source.keep(mirrored.drop_tag, name, tag)
             raise
         except UpstreamUnavailable as error:
-            linked = await self._source.in_thread(mirrored.linked, name, tag)
-            if linked is None:
+            known = await self._source.in_thread(mirrored.known, name, tag)
+            if known is None:
                 raise self._unavailable(tag, error) from error
-            cached = await self._cached.resolve_manifest(name, linked)
+            cached = await self._cached.resolve_manifest(name, known)
             return _Current(cached, self._source.stale(name, error))
         await self._source.keep(mirrored.put_told, name, tag, descriptor)
         return _Current(descriptor)

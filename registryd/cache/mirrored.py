@@ -5,6 +5,7 @@ All calls block.
 
 from __future__ import annotations
 
+import errno
 import json
 from collections.abc import Mapping, Sequence
 from typing import Any
@@ -24,6 +25,11 @@ _log = Logger()
 TOLD_KNOWN = 16384
 """Tags of which it is remembered what the upstream told, while that is not written anew; at some 600 bytes each."""
 
+AWAITED = 2048
+"""Tags of which it is remembered that what the upstream told is not cached yet; a client asks for that at once."""
+
+_PUSHED = "it holds images that no mirror put there"
+
 
 @attrs.frozen
 class Told:
@@ -41,6 +47,7 @@ class Mirrored:
     upstream: str
     _refused: set[RepositoryName] = attrs.field(factory=set, init=False)
     _told: dict[str, tuple[object, Told]] = attrs.field(factory=dict, init=False, repr=False)
+    _awaited: dict[tuple[RepositoryName, Tag], Digest] = attrs.field(factory=dict, init=False, repr=False)
 
     def may_fill(self, name: RepositoryName) -> bool:
         """Whether what is fetched may be kept in a repository: one of this upstream, or one that holds nothing yet.
@@ -56,14 +63,44 @@ class Mirrored:
                 "{name}: not filled from {upstream}: {why}",
                 name=name,
                 upstream=self.upstream,
-                why=f"it mirrors {mark}" if mark else "it holds images that no mirror put there; see adopt-cache",
+                why=f"it mirrors {mark}" if mark else f"{_PUSHED}; see adopt-cache",
             )
         return False
 
     def mark(self, name: RepositoryName) -> None:
-        """Mark a repository as a mirror; before anything that was fetched is put into it."""
-        if self._mark(name) is None:
+        """Mark a repository as a mirror, or renew its mark; before anything that was fetched is put into it.
+
+        Errors:
+            PermissionError: somebody has pushed to it since it was looked at; nothing may be put into it.
+        """
+        # A collector that finds the repository empty looks at the mark's time, and removes it, while it alone holds the
+        # folder. A renewal before that makes the mark too young to go, for a grace (two hours where it evicts): longer
+        # than it takes until what is written next, or the session that it comes from, makes the repository not empty.
+        # One after that finds no mark, and writes a new one; so it does where the collector was killed with the old one
+        # set aside, which then does not come back. Where folders cannot be held, the collector's second look at the
+        # time of what it set aside puts back what was renewed, unless a new one stands.
+        with self.tree.driver.guard(layout.repository(name), False):
+            if self._renew_mark(name):
+                return
+        # Alone: a push that has seen no mark holds the folder until its tags stand (``LocalRegistry``).
+        with self.tree.driver.guard(layout.repository(name), True):
+            if self._renew_mark(name):
+                return
+            if self.tree.exists(layout.manifests(name)):
+                raise PermissionError(errno.EPERM, _PUSHED, name)
             self.tree.driver.put_content(layout.mirror(name), self.upstream.encode("utf-8"))
+
+    def _renew_mark(self, name: RepositoryName) -> bool:
+        """Renew the mark of a repository, and tell whether it has one."""
+        path = layout.mirror(name)
+        try:
+            self.tree.driver.touch(path)
+        except FileNotFoundError:
+            return False
+        except PermissionError:
+            # Another user's, who has adopted the repository: it may still be replaced.
+            self.tree.driver.put_content(path, self.tree.driver.get_content(path))
+        return True
 
     def _mark(self, name: RepositoryName) -> str | None:
         try:
@@ -75,6 +112,16 @@ class Mirrored:
         """What a tag names of what is cached."""
         digest = self.tree.tag(name, tag)
         return digest if digest is not None and self.tree.revision(name, digest) is not None else None
+
+    def known(self, name: RepositoryName, tag: Tag) -> Digest | None:
+        """What a tag is, of what is cached: what the upstream told last, else what the tag names still.
+
+        The tag need not name the first yet: another process may have been told of it.
+        """
+        told = self.told(name, tag).descriptor
+        if told is not None and self.tree.revision(name, told.digest) is not None:
+            return told.digest
+        return self.linked(name, tag)
 
     def told(self, name: RepositoryName, tag: Tag) -> Told:
         """What the upstream told last of a tag."""
@@ -100,15 +147,25 @@ class Mirrored:
             self.mark(name)
             content = json.dumps(_as_json(descriptor)).encode("ascii")
             self.tree.driver.put_content(layout.tag_checked(name, tag), content)
+        if len(self._awaited) >= AWAITED:
+            self._awaited.clear()
+        # Before the manifest is looked for: who puts it meanwhile sees this, or is seen.
+        self._awaited[name, tag] = descriptor.digest
         self.tag(name, tag, descriptor.digest)
 
     def tag(self, name: RepositoryName, tag: Tag, digest: Digest) -> None:
         """Let a tag name a manifest, if that is cached."""
-        if self.tree.tag(name, tag) != digest and self.tree.revision(name, digest) is not None:
+        if self.tree.tag(name, tag) != digest:
+            if self.tree.revision(name, digest) is None:
+                return
             self.tree.put_tag(name, tag, digest)
+        self._awaited.pop((name, tag), None)
 
     def put_manifest(self, name: RepositoryName, manifest: Manifest) -> None:
-        """Keep a manifest, without asking for its parts, and let the tags name it of which the upstream told it."""
+        """Keep a manifest, without asking for its parts, and let the tags name it of which the upstream told it here.
+
+        Those of which it told other processes name it when they are asked for next.
+        """
         self.mark(name)
         told, named = told_media_type(manifest.content)
         untold = None if named or told == manifest.media_type else manifest.media_type
@@ -117,10 +174,15 @@ class Mirrored:
         if subject is not None:
             self.tree.write_link(layout.referrer_link(name, subject, manifest.digest), manifest.digest)
         self.tree.put_revision(name, manifest.digest, untold)
-        for tag in self.tree.tags(name):
-            descriptor = self.told(name, tag).descriptor
-            if descriptor is not None and descriptor.digest == manifest.digest:
-                self.tag(name, tag, manifest.digest)
+        # Not all tags of the repository are looked at for that: there may be many thousands.
+        for (repository, tag), digest in list(self._awaited.items()):
+            if repository == name and digest == manifest.digest:
+                self._tag_if_told(name, tag, digest)
+
+    def _tag_if_told(self, name: RepositoryName, tag: Tag, digest: Digest) -> None:
+        descriptor = self.told(name, tag).descriptor
+        if descriptor is not None and descriptor.digest == digest:
+            self.tag(name, tag, digest)
 
     def drop_tag(self, name: RepositoryName, tag: Tag) -> None:
         """Forget a tag that the upstream has no more; of a repository that is not here, nothing is left behind."""

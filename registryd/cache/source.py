@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, MutableMapping
-from typing import Any, TypeVar
+from typing import Any, Final, TypeVar
 
 import attrs
 from cachetools import LRUCache, TTLCache
@@ -24,13 +24,18 @@ REMEMBERED = 16384
 """Entries of what is remembered for a while, of each kind."""
 
 
+MOST_UNTOLD: Final = 10 << 30
+"""Bytes of a blob whose size the upstream tells in no way, at most: more than registries take in a layer."""
+
+
 @attrs.frozen
 class Source:
     """An upstream, and the part of the tree that mirrors it.
 
     ``remote_name`` tells the name that the upstream knows a repository of the tree by. ``freshness``: seconds for which
     what the upstream told is not asked again; that it does not have something, too. ``sizes`` are those of blobs in
-    bytes, as the manifests that were served last tell them.
+    bytes, as the manifests that were served last tell them. ``most_passing``: blobs that pass through at once, since
+    they cannot be stored. ``most_untold``: bytes of a blob whose size the upstream does not tell.
     """
 
     upstream: IUpstream
@@ -41,6 +46,8 @@ class Source:
     clock: IReactorTime
     now: Callable[[], float]
     meters: Meters
+    most_passing: int = 8
+    most_untold: int = MOST_UNTOLD
     absent: MutableMapping[tuple[str, RepositoryName, str], bool] = attrs.field(init=False, repr=False)
 
     sizes: MutableMapping[Digest, int] = attrs.field(factory=lambda: LRUCache(4 * REMEMBERED), init=False, repr=False)

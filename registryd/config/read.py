@@ -74,6 +74,9 @@ def _check_version(node: Node, source: str) -> None:
 
 
 def _config(source: str, path: str | None, root: Values, reading: Reading) -> Config:
+    collection = sections.collection(root.section("gc"))
+    proxy = sections.proxy(root.section("proxy"))
+    sections.remark_short_lives(root.section("proxy"), proxy, collection.grace, reading.remark)
     return Config(
         source=source,
         path=path,
@@ -83,9 +86,9 @@ def _config(source: str, path: str | None, root: Values, reading: Reading) -> Co
         catalog_max_entries=max(root.section("catalog").get("maxentries", int, 0), 0) or 1000,
         tags_max=_tags_max(root.section("tags")),
         validation=_validation(root.section("validation")),
-        collection=sections.collection(root.section("gc")),
+        collection=collection,
         auth=sections.auth(root.section("auth")),
-        proxy=sections.proxy(root.section("proxy")),
+        proxy=proxy,
         warnings=tuple(reading.remarks),
         unbuilt=tuple(unbuilt(ROOT, root)),
     )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from types import MappingProxyType
 
 from registryd.config.hosts import component_of
@@ -149,6 +149,24 @@ def _upstream(section: Values, proxy: Values) -> Upstream:
         freshness=section.get("freshness", float, proxy.get("freshness", float, 60.0)),
         max_requests=requests,
     )
+
+
+def remark_short_lives(values: Values, proxy: Proxy | None, grace: float, remark: Callable[[str], None]) -> None:
+    """Remark on what is to expire sooner than the collector takes anything; ``grace`` in seconds."""
+    if proxy is None:
+        return
+    sections = _by_component(values)
+    upstreams = proxy.upstreams.items() if proxy.remote is None else (("", proxy.remote),)
+    where: dict[str, Values] = {}
+    for component, upstream in upstreams:
+        if upstream.ttl is not None and upstream.ttl < grace:
+            section = sections.get(component, values)
+            section = section if "ttl" in section.present else values
+            where[section.dotted("ttl")] = section
+    if where:
+        written = next(iter(where.values())).at("ttl")
+        problem = f"shorter than gc.grace ({grace / 3600:g}h): what is cached expires only after that"
+        remark(written.says(", ".join(where), problem))
 
 
 def _helper(section: Values) -> CredentialHelper | None:

@@ -9,9 +9,9 @@ from uuid import uuid4
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from registryd.errors import RangeInvalid
+from registryd.errors import BlobUnknown, RangeInvalid
 from registryd.http.answers import Answer, body, empty, set_header
-from registryd.http.headers import Span, is_known, ranges
+from registryd.http.headers import Span, asks_for_part, is_known, ranges
 from registryd.http.streaming import StreamingRequest
 from registryd.interfaces import IBlobReader, IRegistry, PeerGone
 from registryd.model import OCTET_STREAM, Descriptor
@@ -26,7 +26,26 @@ def get(registry: IRegistry, request: StreamingRequest, name: RepositoryName, di
     parsed = Digest.parse(digest)
     if request.method == b"HEAD":
         return registry.resolve_blob(name, parsed).addCallback(_headers_only, request)
+    if is_known(request, _etag(parsed)) or asks_for_part(request):
+        return Deferred.fromCoroutine(_get_if_needed(registry, request, name, parsed))
     return registry.open_blob(name, parsed).addCallback(_deliver, request)
+
+
+async def _get_if_needed(
+    registry: IRegistry, request: StreamingRequest, name: RepositoryName, digest: Digest
+) -> Answer:
+    """What can be answered without any bytes opens nothing: a mirror would fetch the whole blob for it."""
+    try:
+        blob = await registry.resolve_blob(name, digest)
+    except BlobUnknown:
+        # An upstream may hold it and not tell what it is.
+        pass
+    else:
+        if is_known(request, _etag(blob.digest)):
+            _describe(request, blob.digest)
+            return empty(request, 304)
+        _ranges(request, blob.size, _etag(blob.digest))
+    return await registry.open_blob(name, digest).addCallback(_deliver, request)
 
 
 def delete(registry: IRegistry, request: StreamingRequest, name: RepositoryName, digest: str) -> Deferred[Answer]:
@@ -36,12 +55,25 @@ def delete(registry: IRegistry, request: StreamingRequest, name: RepositoryName,
 
 def _describe(request: StreamingRequest, digest: Digest) -> str:
     """Set what every answer about a blob says; its entity tag."""
-    etag = f'"{digest}"'
+    etag = _etag(digest)
     set_header(request, b"docker-content-digest", str(digest))
     set_header(request, b"etag", etag)
     set_header(request, b"accept-ranges", b"bytes")
     set_header(request, b"cache-control", b"max-age=31536000")
     return etag
+
+
+def _etag(digest: Digest) -> str:
+    return f'"{digest}"'
+
+
+def _ranges(request: StreamingRequest, size: int, etag: str) -> Sequence[Span] | None:
+    """As ``ranges``; what an error says of the size is set."""
+    try:
+        return ranges(request, size, etag)
+    except RangeInvalid:
+        set_header(request, b"content-range", b"bytes */%d" % size)
+        raise
 
 
 def _headers_only(blob: Descriptor, request: StreamingRequest) -> Answer:
@@ -71,11 +103,7 @@ def _begin(reader: IBlobReader, request: StreamingRequest) -> Answer | Deferred[
     etag = _describe(request, blob.digest)
     if is_known(request, etag):
         return empty(request, 304)
-    try:
-        wanted = ranges(request, blob.size, etag)
-    except RangeInvalid:
-        set_header(request, b"content-range", b"bytes */%d" % blob.size)
-        raise
+    wanted = _ranges(request, blob.size, etag)
     if wanted is None:
         return _part(reader, request, Span(0, blob.size))
     request.setResponseCode(206)

@@ -108,6 +108,14 @@ def ranges(request: Request, size: int, etag: str) -> Sequence[Span] | None:
     return spans if sum(span.size for span in spans) <= size else None
 
 
+def asks_for_part(request: Request) -> bool:
+    """Whether a request may want a part that is not there: any but one whose ranges begin at the first byte."""
+    text = header(request, b"range")
+    if text is None or not text.lower().startswith("bytes="):
+        return False
+    return not all(part.strip().startswith("0-") for part in text[len("bytes=") :].split(","))
+
+
 def _span(text: str, size: int) -> Span | None:
     match = _RANGE.fullmatch(text)
     if match is None or len(text) > 64:

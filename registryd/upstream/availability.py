@@ -45,6 +45,11 @@ class Availability:
         return self._until is not None
 
     @property
+    def period(self) -> int:
+        """A ticket for what is under way already."""
+        return self._period
+
+    @property
     def idle(self) -> bool:
         """Whether there is nothing to remember."""
         return self._until is None and not self._doubts
@@ -55,11 +60,20 @@ class Availability:
         Errors:
             UpstreamUnavailable: the origin is left alone.
         """
+        self.check()
+        self._probing = self._until is not None
+        return self._period
+
+    def check(self) -> int:
+        """A ticket for a request whose success would prove nothing: it is no probe.
+
+        Errors:
+            UpstreamUnavailable: the origin is left alone.
+        """
         if self._until is not None:
             left = self._until - self._clock.seconds()
             if left > 0 or self._probing:
                 raise UpstreamUnavailable(self._reason, retry_after=max(left, 0.0) if self._told else None)
-            self._probing = True
         return self._period
 
     def succeeded(self, ticket: int) -> None:
@@ -69,6 +83,15 @@ class Availability:
         if self._until is not None:
             _log.info("{origin} answers again", origin=self.origin)
         self._until, self._delay, self._probing, self._doubts = None, 0.0, False, 0
+
+    def worked(self) -> None:
+        """It works as it is looked at, whenever that was asked for."""
+        self.succeeded(self._period)
+
+    def relent(self, ticket: int) -> None:
+        """Let everybody ask again, after a probe that did not fail and proves little: the next failure is certain."""
+        if ticket == self._period and self._until is not None:
+            self._until, self._probing, self._doubts = None, False, DOUBTS - 1
 
     def failed(self, ticket: int, reason: str, retry_after: float | None = None, certain: bool = True) -> None:
         """It did not answer, or wants to be left alone for ``retry_after`` seconds; not ``certain``: an item may."""

@@ -16,6 +16,7 @@ from registryd.interfaces import IFetch, IViewConsumer
 from registryd.model import OCTET_STREAM, Descriptor
 from registryd.reference import Digest, RepositoryName
 from registryd.upstream.body import body_length
+from registryd.upstream.flow import Course
 from registryd.upstream.headers import first, told_length
 from registryd.upstream.remote import OK, Remote
 from registryd.upstream.slots import Slots
@@ -49,36 +50,45 @@ class Blobs:
         """See IUpstream.fetch_blob; the slot is taken until the fetch is over."""
         slot = await self._slots.take(body=True)
         try:
-            return await self._begin(name, f"blobs/{digest}", start, slot.release)
+            # Only now: while it waited for its slot, others may have found that bodies stall.
+            course = self._remote.flow.of_blob()
+            try:
+                return await self._begin(name, f"blobs/{digest}", start, slot.release, course)
+            except BaseException:
+                course.ended()
+                raise
         except BaseException:
             slot.release()
             raise
 
-    async def _begin(self, name: RepositoryName, path: str, start: int, ended: Callable[[], None]) -> IFetch:
+    async def _begin(
+        self, name: RepositoryName, path: str, start: int, ended: Callable[[], None], course: Course
+    ) -> IFetch:
         if start:
             response = await self._remote.ask(b"GET", name, path, {"Range": f"bytes={start}-"})
-            fetch = self._resumed(response, start, ended)
+            fetch = self._resumed(response, start, ended, course)
             if fetch is not None:
                 return fetch
             if response.code == OK:
-                return self._remote.fetch(response, 0, body_length(response), ended)
+                return self._remote.fetch(response, 0, body_length(response), ended, course)
             if response.code not in (_PARTIAL, _RANGE_REFUSED):
                 self._remote.expect(response, BlobUnknown)
             self._remote.discard(response)
         response = await self._remote.ask(b"GET", name, path)
         self._remote.expect(response, BlobUnknown)
-        return self._remote.fetch(response, 0, body_length(response), ended)
+        return self._remote.fetch(response, 0, body_length(response), ended, course)
 
-    def _resumed(self, response: IResponse, start: int, ended: Callable[[], None]) -> IFetch | None:
+    def _resumed(self, response: IResponse, start: int, ended: Callable[[], None], course: Course) -> IFetch | None:
         """The rest of a blob, if that is what an answer brings: nothing, where nothing is missing."""
         told = _CONTENT_RANGE.fullmatch(first(response.headers, b"Content-Range"))
         if told is None:
             return None
         size = None if told[3] == "*" else int(told[3])
         if response.code == _PARTIAL and told[1] is not None and int(told[1]) == start and (size or start) >= start:
-            return self._remote.fetch(response, start, size, ended)
+            return self._remote.fetch(response, start, size, ended, course)
         if response.code == _RANGE_REFUSED and size == start:
             self._remote.discard(response)
+            course.ended()
             ended()
             return NothingMissing(start, size)
         return None

@@ -16,6 +16,7 @@ from zope.interface import implementer
 
 from registryd.errors import UpstreamUnavailable
 from registryd.interfaces import IFetch, IViewConsumer, PeerGone
+from registryd.upstream.flow import Course
 
 _DISCARDED = 64 * 1024
 """Bytes of an unwanted body that are read to keep its connection."""
@@ -26,7 +27,7 @@ class Fetch(Protocol):
     """An answer whose body waits; ``start`` and ``size`` are the fetch's, and ``ended`` is called once it is over.
 
     The body must bring what is missing of ``size``, or end as HTTP says where that is None. When nothing comes for
-    ``timeout`` seconds, while the consumer does not pause it, it fails.
+    ``timeout`` seconds, while the consumer does not pause it, it fails. ``course`` is told how it goes.
     """
 
     def __init__(
@@ -37,6 +38,7 @@ class Fetch(Protocol):
         start: int = 0,
         size: int | None = None,
         ended: Callable[[], None] = lambda: None,
+        course: Course | None = None,
     ) -> None:
         self.start = start
         self.size = size
@@ -44,6 +46,7 @@ class Fetch(Protocol):
         self._clock = clock
         self._timeout = timeout
         self._ended = ended
+        self._course = course
         self._expected = body_length(response) if size is None else size - start
         self._received = 0
         self._consumer: IViewConsumer | None = None
@@ -98,6 +101,8 @@ class Fetch(Protocol):
         if self._expected is not None and self._received > self._expected:
             self._fail("sent more than it announced")
         else:
+            if self._course is not None:
+                self._course.came(self._received)
             self._consumer.write(data)
 
     def connectionLost(self, reason: Failure = connectionDone) -> None:
@@ -125,6 +130,8 @@ class Fetch(Protocol):
             return
         silent = self._clock.seconds() - self._heard
         if silent >= self._timeout:
+            if self._course is not None:
+                self._course.stalled(self._received, self._timeout)
             self._fail(f"sent nothing for {self._timeout:g} s")
         else:
             self._watch = self._clock.callLater(self._timeout - silent, self._look)
@@ -142,6 +149,8 @@ class Fetch(Protocol):
             self._watch = None
         if failure is not None:
             self._break_off()
+        if self._course is not None:
+            self._course.ended(self._received if failure is None else None)
         self._ended()
         done, consumer = self._done, self._consumer
         self._consumer = None
@@ -183,13 +192,15 @@ class _Gathering:
             self.pieces.append(bytes(data))
 
 
-async def read_body(response: IResponse, limit: int, clock: IReactorTime, timeout: float) -> bytes:
+async def read_body(
+    response: IResponse, limit: int, clock: IReactorTime, timeout: float, course: Course | None = None
+) -> bytes:
     """The whole body of an answer, which is short: it may take six times as long as ``timeout``.
 
     Errors:
         UpstreamUnavailable: it broke off, or dawdled, or is larger than ``limit`` bytes.
     """
-    fetch = Fetch(response, clock, timeout)
+    fetch = Fetch(response, clock, timeout, course=course)
     announced = body_length(response)
     if announced is not None and announced > limit:
         fetch.abandon()

@@ -82,7 +82,9 @@ class UpstreamRegistry:
     def state(self) -> UpstreamState:
         """Whether any of its URLs may be asked now, and how much it leaves us."""
         limit = self._limits.latest
-        available = any(not self._agent.is_failing(url.remote.origin) for url in self._urls)
+        available = any(
+            not self._agent.is_failing(url.remote.origin) and not url.remote.flow.is_failing for url in self._urls
+        )
         if limit is None:
             return UpstreamState(available)
         return UpstreamState(available, limit.limit, limit.remaining)
@@ -126,6 +128,7 @@ class UpstreamRegistry:
             errors: list[RegistryError] = []
             for url in self._urls:
                 try:
+                    url.remote.flow.check()
                     return await ask(url)
                 except (UpstreamUnavailable, ManifestUnknown, BlobUnknown, NameUnknown) as error:
                     errors.append(error)

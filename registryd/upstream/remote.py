@@ -16,6 +16,7 @@ from registryd.reference import RepositoryName
 from registryd.upstream.body import Fetch, discard, read_body
 from registryd.upstream.challenge import choose, parse_challenges
 from registryd.upstream.credentials import ICredentialSource
+from registryd.upstream.flow import Course, Flow
 from registryd.upstream.headers import every, first
 from registryd.upstream.login import Authorization, Login
 from registryd.upstream.origins import Origin
@@ -49,6 +50,7 @@ class Remote:
     ) -> None:
         url = url if "://" in url else f"https://{url}"
         self.origin = Origin.of(url)
+        self.flow = Flow(str(self.origin), clock)
         self._base = str(self.origin) + quote(urlsplit(url).path.rstrip("/"), safe="/%") + "/v2/"
         self._agent = agent
         self._clock = clock
@@ -94,15 +96,17 @@ class Remote:
         Errors:
             UpstreamUnavailable: as IUpstream.
         """
-        return await read_body(response, limit, self._clock, self._read_timeout)
+        return await read_body(response, limit, self._clock, self._read_timeout, self.flow.of_another())
 
     def discard(self, response: IResponse) -> None:
         """Give up the body of an answer."""
         discard(response, self._clock, self._read_timeout)
 
-    def fetch(self, response: IResponse, start: int, size: int | None, ended: Callable[[], None]) -> Fetch:
+    def fetch(
+        self, response: IResponse, start: int, size: int | None, ended: Callable[[], None], course: Course
+    ) -> Fetch:
         """The body of an answer as a fetch."""
-        return Fetch(response, self._clock, self._read_timeout, start, size, ended)
+        return Fetch(response, self._clock, self._read_timeout, start, size, ended, course)
 
     def expect(self, response: IResponse, unknown: type[RegistryError], gone: frozenset[int] = GONE) -> None:
         """Give up an answer that is not what was asked for, and tell it.

@@ -11,8 +11,8 @@ from twisted.trial.unittest import SynchronousTestCase
 
 from registryd.cache.mirrored import Mirrored
 from registryd.cache.registry import CachingRegistry
-from registryd.cache.source import Source
-from registryd.interfaces import IBlobReader, IContentReader, IContentWriter, InThread, IStorageDriver, Space
+from registryd.cache.source import MOST_UNTOLD, Source
+from registryd.interfaces import IBlobReader, IContentReader, IContentWriter, InThread, IStorageDriver, Space, Stat
 from registryd.metrics import MirrorMetrics
 from registryd.reference import Digest, RepositoryName
 from registryd.storage import layout
@@ -30,16 +30,21 @@ LARGE: Final = bytes(range(256)) * (5 * PIECE // 256) + b"the end"
 
 
 class WatchedDriver(MemoryDriver):
-    """A memory driver that knows what was opened and not closed."""
+    """A memory driver that knows what was opened and not closed, and what was looked at."""
 
     def __init__(self, capacity: int | None = None) -> None:
         super().__init__(capacity)
         self._opened: list[tuple[str, IContentReader]] = []
+        self.looked_at: list[str] = []
 
     @property
     def opened(self) -> list[str]:
         """The paths of what is open."""
         return [path for path, content in self._opened if content._content is not None]  # type: ignore[attr-defined]
+
+    def stat(self, path: str) -> Stat:
+        self.looked_at.append(path)
+        return super().stat(path)
 
     def reader(self, path: str) -> IContentReader:
         content = super().reader(path)
@@ -82,6 +87,8 @@ class Mirror:
         space: Space | None = None,
         in_thread: InThread = at_once,
         upstream: str = UPSTREAM,
+        most_passing: int = 8,
+        most_untold: int = MOST_UNTOLD,
     ) -> None:
         self.driver = WatchedDriver() if driver is None else driver
         self.clock: Clock = Clock() if like is None else like.clock
@@ -99,6 +106,8 @@ class Mirror:
             self.clock,
             self.now,
             self.meters,
+            most_passing,
+            most_untold,
         )
         local = self.local
         self.registry = CachingRegistry(source, local, local.uploads, local.promises, self.space)

@@ -7,7 +7,7 @@ from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from registryd.cache.fetching import DELAYS
+from registryd.cache.fetching import DELAYS, PROGRESS
 from registryd.cache.fills import LOOK
 from registryd.errors import BlobUnknown, RegistryError, UploadUnknown, UpstreamUnavailable
 from registryd.interfaces import IContentWriter, PeerGone
@@ -143,6 +143,25 @@ class ColdBlobTests(MirrorTestCase):
         self.assertNoResult(opened)
         self.upstream.release()
         self.assert_pulled(Pull(self.successResultOf(opened)), LARGE)
+
+    def test_that_tells_no_size_and_does_not_end_is_given_up_and_kept_in_no_part(self) -> None:
+        formats = logged(self)
+        self.mirror = Mirror(WatchedDriver(), like=self.mirror, most_untold=2 * PIECE)
+        self.registry = self.mirror.registry
+        digest = self.upstream.add_blob(LARGE)
+        self.upstream.tells_size = self.upstream.heads_blobs = False
+        error = self.failureResultOf(self.registry.open_blob(APP, digest), BlobUnknown).value
+        self.assertIn(f"more than {2 * PIECE} bytes", str(error))
+        self.failureResultOf(self.registry.open_blob(APP, digest), BlobUnknown)
+        self.assertEqual((self.upstream.asked["fetch_blob"], self.upstream.bytes_sent), (1, 3 * PIECE))
+        self.assertFalse(self.mirror.has_session(digest))
+        self.assertEqual(len([text for text in formats if "tells no size" in text]), 1)
+        self.assert_nothing_open()
+        small = self.upstream.add_blob(LARGE[: 2 * PIECE])
+        self.assert_pulled(self.pull(small), LARGE[: 2 * PIECE])
+        self.upstream.tells_size = True
+        self.clock.advance(61)
+        self.assert_pulled(self.pull(digest), LARGE)
 
     def test_that_comes_for_another_repository_too_is_fetched_once(self) -> None:
         digest = self.upstream.add_blob(LARGE)
@@ -307,6 +326,43 @@ class BrokenOffTests(MirrorTestCase):
         self.failureResultOf(pull.done, UpstreamUnavailable)
         self.assertTrue(self.mirror.has_session(digest))
         self.assert_nothing_open()
+
+    def stall(self, pull: Pull) -> list[float]:
+        """When each answer was asked for, whose bytes stop where the upstream's switches say, until it is given up."""
+        times = [0.0]
+        while not pull.done.called:
+            self.clock.advance(20)
+            self.upstream.fetches[-1].stall()
+            before = len(self.upstream.fetches)
+            while len(self.upstream.fetches) == before and not pull.done.called:
+                self.clock.advance(0.25)
+            times += [self.clock.seconds()] * (not pull.done.called)
+        return times
+
+    def test_one_that_stalls_costs_a_minute(self) -> None:
+        digest = self.upstream.add_blob(LARGE)
+        self.upstream.released = 0
+        pull = self.pull(digest)
+        self.assertEqual(self.stall(pull), [0, 21, 43])
+        self.assertEqual(self.clock.seconds(), 63)
+        self.failureResultOf(pull.done, UpstreamUnavailable)
+        self.assertTrue(self.mirror.has_session(digest))
+        self.assert_nothing_open()
+
+    def test_one_that_stalls_costs_no_more_for_a_few_bytes_each_time(self) -> None:
+        digest = self.upstream.add_blob(LARGE)
+        self.upstream.released = 1000
+        pull = self.pull(digest)
+        self.assertEqual(self.stall(pull), [0, 20.5, 41])
+        self.failureResultOf(pull.done, UpstreamUnavailable)
+
+    def test_one_that_stalls_and_brings_much_each_time_is_asked_on(self) -> None:
+        content = bytes(7 * PROGRESS + 100)
+        digest = self.upstream.add_blob(content)
+        self.upstream.released = PROGRESS
+        pull = self.pull(digest)
+        self.assertEqual(len(self.stall(pull)), 7)
+        self.assert_pulled(pull, content)
 
     def test_that_never_began_fails_at_once(self) -> None:
         digest = self.upstream.add_blob(LARGE)

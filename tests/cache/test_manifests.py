@@ -8,7 +8,7 @@ from registryd.errors import BlobUnknown, ManifestUnknown, NameUnknown, Unsuppor
 from registryd.model import DOCKER_SCHEMA1_SIGNED, Descriptor, Manifest
 from registryd.reference import Digest, Tag
 from registryd.storage import layout
-from tests.cache.mirror import APP, FRESHNESS, Mirror, MirrorTestCase
+from tests.cache.mirror import APP, FRESHNESS, Mirror, MirrorTestCase, WatchedDriver
 from tests.values import GRACE, TouchedDriver, image, index, listed, manifest_of, put_blob
 
 V1 = Tag("v1")
@@ -103,6 +103,46 @@ class TagTests(MirrorTestCase):
         self.assertEqual(self.upstream.asked["get_manifest"], 0)
         self.assertEqual(self.get(OLD.digest), OLD)
         self.assertEqual(self.mirror.local.tree.tag(APP, V1), OLD.digest)
+
+    def asked_of_two_processes(self) -> Mirror:
+        """One process is told of the tag, and another fetches the manifest by its digest; the second of them."""
+        other = Mirror(self.mirror.driver, like=self.mirror)
+        self.successResultOf(self.registry.resolve_manifest(APP, V1))
+        self.assertEqual(self.successResultOf(other.registry.get_manifest(APP, OLD.digest)), OLD)
+        return other
+
+    def test_that_another_process_was_told_of_is_made_when_it_is_asked_for_next(self) -> None:
+        other = self.asked_of_two_processes()
+        self.assertIsNone(self.mirror.local.tree.tag(APP, V1))
+        self.assertEqual(self.successResultOf(other.registry.resolve_manifest(APP, V1)), OLD.descriptor)
+        self.assertEqual(self.mirror.local.tree.tag(APP, V1), OLD.digest)
+
+    def test_that_another_process_was_told_of_is_known_while_the_upstream_is_down(self) -> None:
+        other = self.asked_of_two_processes()
+        self.upstream.unavailable = True
+        self.clock.advance(FRESHNESS + 1)
+        for mirror in (self.mirror, other):
+            manifest = self.successResultOf(mirror.registry.get_manifest(APP, V1))
+            self.assertEqual((manifest, bool(manifest.warning)), (OLD, True))
+        self.assertEqual(self.mirror.local.tree.tag(APP, V1), OLD.digest)
+
+    def test_that_was_told_to_be_something_else_meanwhile_is_not_made(self) -> None:
+        self.successResultOf(self.registry.resolve_manifest(APP, V1))
+        Mirror(self.mirror.driver, like=self.mirror).mirrored.put_told(APP, V1, NEW.descriptor)
+        self.get(OLD.digest)
+        self.assertIsNone(self.mirror.local.tree.tag(APP, V1))
+
+    def test_others_are_not_looked_at_when_a_manifest_is_kept(self) -> None:
+        for number in range(50):
+            self.upstream.add(image(b"config", b"%d" % number), Tag(f"other{number}"))
+            self.get(Tag(f"other{number}"))
+        self.successResultOf(self.registry.resolve_manifest(APP, V1))
+        driver = self.mirror.driver
+        assert isinstance(driver, WatchedDriver)
+        driver.looked_at.clear()
+        self.get(OLD.digest)
+        self.assertEqual(self.mirror.local.tree.tag(APP, V1), OLD.digest)
+        self.assertEqual([path for path in driver.looked_at if "/tags/other" in path], [])
 
     def test_that_is_no_blob_is_a_manifest_all_the_same(self) -> None:
         # Clients that have a digest and nothing else ask for the one, and then for the other.

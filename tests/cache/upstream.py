@@ -87,6 +87,10 @@ class FakeFetch:
                 self._end(None)
         self._sending = False
 
+    def stall(self) -> None:
+        """Be given up, as a fetch that brought nothing for a while."""
+        self._end(Failure(UpstreamUnavailable("the upstream sent nothing")))
+
     def _end(self, failure: Failure | None) -> None:
         consumer, self._consumer = self._consumer, None
         if consumer is not None:

@@ -54,6 +54,7 @@ class Switches:
     break_times: int | None = None  # ... so often; None: always
     stall_after: int | None = None  # bodies of blobs stop after so many bytes, and the connection stays
     stall_times: int | None = None
+    stall_manifests: bool = False  # heads of manifests come, and nothing behind them
     drip: float = 0.0  # seconds between two pieces of a blob
     piece: int = _PIECE  # bytes of a piece
     length_off: int = 0  # is added to Content-Length of blobs
@@ -345,6 +346,10 @@ class Hostile(Resource):
             told = Digest.of(b"another") if switches.wrong_digest else manifest.digest
             request.setHeader("Docker-Content-Digest", str(told))
         kind = manifest.media_type if switches.content_type is None else switches.content_type
+        if switches.stall_manifests and not head:
+            request.setHeader("Content-Length", str(len(content)))
+            _Body(self, request, memoryview(b""), "stall")
+            return
         _say(request, 200, content, kind or None, length=not switches.chunked)
 
     def _blobs(self, request: Request, name: str, reference: str, _: Mapping[str, str]) -> None:
