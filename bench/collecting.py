@@ -24,6 +24,7 @@ _COMMANDS: Mapping[str, Sequence[str]] = {
     DISTRIBUTION: ("docker-registry", "garbage-collect"),
 }
 _BOTH = (REGISTRYD, DISTRIBUTION)
+_DRY = "--dry-run"
 _RESIDENT, _RESIDENT_A_BLOB = 60e6, 150
 _SAMPLED = 0.05
 
@@ -31,6 +32,8 @@ _SAMPLED = 0.05
 @attrs.frozen
 class Collection:
     """A row: what is collected, by whom, and what registryd's times are to be at most, as parts of docker-registry's.
+
+    Of the deleting runs, docker-registry's are always ``offline``: no registry may write then. registryd's need not be.
 
     ``rounds`` and ``shape`` have a long and a short form.
     """
@@ -41,6 +44,7 @@ class Collection:
     shapes: tuple[Shape, Shape]
     rounds: tuple[int, int]
     dry: bool
+    offline: bool = False
     wall: float | None = None
     cpu: float | None = None
 
@@ -51,6 +55,7 @@ class Collection:
 COLLECTIONS: Sequence[Collection] = (
     Collection("collect-dry", "dry run", _BOTH, (ORDINARY, ORDINARY), (5, 3), True, wall=1.0, cpu=1.0),
     Collection("collect", "deleting run", _BOTH, (ORDINARY, ORDINARY), (3, 3), False, wall=0.5),
+    Collection("collect-offline", "deleting run, offline", _BOTH, (ORDINARY, ORDINARY), (3, 3), False, True, wall=0.5),
     Collection("collect-links", "deleting run, and 38,000 links", _BOTH, (LINKED, LINKED), (3, 1), False),
     Collection("collect-large", "deleting run, and links", (REGISTRYD,), (LARGE, LARGE_QUICK), (1, 1), False),
 )
@@ -125,7 +130,7 @@ def collect(row: Collection, quick: bool, site: Site, programs: Sequence[str]) -
             for program, store in stores.items():
                 _fill(store, shape)
                 if not runs[program]:
-                    _run(program, store, True, site)  # The first run finds nothing in the page cache.
+                    _run(program, store, [_DRY], site)  # The first run finds nothing in the page cache.
                 runs[program].append(_turn(row, shape, program, store, site))
         return Collected(row, shape, runs)
     except (ServerError, OSError, subprocess.SubprocessError) as error:
@@ -155,9 +160,9 @@ def _is_whole(store: Path) -> Path:
 def _turn(row: Collection, shape: Shape, program: str, store: Path, site: Site) -> Run:
     """One measured run; what a deleting one leaves is looked at."""
     if row.dry:
-        return _run(program, store, True, site)
+        return _run(program, store, [_DRY], site)
     _is_whole(store).unlink()
-    run = _run(program, store, False, site)
+    run = _run(program, store, ["--offline"] if row.offline and program == REGISTRYD else [], site)
     _check(program, store, shape)
     return run
 
@@ -176,7 +181,7 @@ def _check(program: str, store: Path, shape: Shape) -> None:
         raise ServerError(f"{program} left {told[0]} blobs instead of {shape.kept}, or others")
 
 
-def _run(program: str, store: Path, dry: bool, site: Site) -> Run:
+def _run(program: str, store: Path, options: Sequence[str], site: Site) -> Run:
     """One run of a collector on all CPUs, those that servers and those that their load are measured on.
 
     Errors:
@@ -184,7 +189,7 @@ def _run(program: str, store: Path, dry: bool, site: Site) -> Run:
     """
     config = store.with_name(f"{store.name}.yml")
     config.write_text(_CONFIG.format(store=store))
-    command = [*_COMMANDS[program], *(["--dry-run"] if dry else []), str(config)]
+    command = [*_COMMANDS[program], *options, str(config)]
     if shutil.which(command[0]) is None:
         raise ServerError(f"{command[0]} is not installed")
     everywhere = ",".join(map(str, sorted(site.server_cpus | os.sched_getaffinity(0))))

@@ -150,7 +150,7 @@ class _Run:
     def begin(cls, driver: IStorageDriver, config: Config, options: Options, listener: Listener) -> _Run:
         workers = Workers(options.workers)
         keep = config.collection.trash is not None
-        trash = Trash.begin(driver, options.grace, options.dry_run, keep, workers.stopped)
+        trash = Trash.begin(driver, options.grace, options.dry_run, keep, options.offline, workers.stopped)
         report = Report(trash.run, options.dry_run, trash.cutoff)
         if options.offline:
             # Nobody writes: what has a time to come, by a clock that was wrong, is no younger than all else.

@@ -51,7 +51,8 @@ def new_run() -> str:
 class Trash:
     """A run's part of the trash; it began at ``now``. What was modified after ``cutoff`` is put back.
 
-    A dry run removes nothing. With ``keep``, what is removed stays in the trash. Nothing goes once it is ``stopped``.
+    A dry run removes nothing. With ``keep``, what is removed stays in the trash. Where nobody else writes, who is
+    ``alone`` removes all else without setting it aside. Nothing goes once it is ``stopped``.
     """
 
     driver: IStorageDriver
@@ -60,6 +61,7 @@ class Trash:
     cutoff: float
     dry_run: bool
     keep: bool
+    alone: bool
     stopped: Callable[[], bool]
 
     @classmethod
@@ -69,19 +71,20 @@ class Trash:
         grace: float,
         dry_run: bool,
         keep: bool,
+        alone: bool = False,
         stopped: Callable[[], bool] = lambda: False,
     ) -> Trash:
         """Begin a run. Its cut-off is the storage's own time, less the grace: fixed before anything is looked at."""
         if dry_run:
             now = time.time()
-            return cls(driver, new_run(), now, now - grace, True, keep, stopped)
+            return cls(driver, new_run(), now, now - grace, True, keep, alone, stopped)
         try:
             # Needs no room: what is full must be able to be emptied.
             driver.touch(LOCK)
         except FileNotFoundError:
             driver.put_content(LOCK, b"")
         now = driver.stat(LOCK).modified
-        return cls(driver, new_run(), now, now - grace, False, keep, stopped)
+        return cls(driver, new_run(), now, now - grace, False, keep, alone, stopped)
 
     def remove(self, path: str) -> Outcome:
         """Remove content that was found old, unless it has been renewed since.
@@ -94,6 +97,9 @@ class Trash:
         if self.stopped():
             raise Stopped
         try:
+            if self.alone and not self.keep:
+                self.driver.discard(path)
+                return Outcome.REMOVED
             aside = self._set_aside_legibly(path)
         except FileNotFoundError:
             return Outcome.GONE

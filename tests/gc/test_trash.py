@@ -293,6 +293,31 @@ def test_a_full_disk_can_be_emptied() -> None:
     assert [path for path in store.files() if path.endswith(".tmp")] == []
 
 
+def test_who_is_alone_sets_nothing_aside() -> None:
+    """Nobody could need it meanwhile; what is to be kept in the trash goes there all the same."""
+
+    class WatchingDriver(MemoryDriver):
+        asides = 0
+
+        def set_aside(self, path: str, aside: str) -> None:
+            self.asides += 1
+            super().set_aside(path, aside)
+
+    driver = WatchingDriver()
+    store = Store(driver)
+    kept = store.image("kept", tags=["1"])
+    untagged = store.image("untagged")
+    loose = store.layer(b"loose")
+    report = store.collect(0.0, offline=True, untagged_go=True)
+    assert (driver.asides, report.blobs.removed, report.manifests.removed, report.links.removed) == (0, 4, 1, 3)
+    assert store.is_whole("kept", kept) and not store.has_manifest(untagged) and not store.has(layout.blob_data(loose))
+    store.configure(trash=DAY)
+    store.blob(b"another")
+    assert store.collect(0.0, offline=True).blobs.removed == 1 and driver.asides == 1
+    put_back(driver, next(runs(driver))[0])
+    assert store.has_blob(b"another")
+
+
 def test_what_lies_on_another_file_system_than_the_trash_is_set_aside_where_it_is() -> None:
     class SplitDriver(WatchedDriver):
         def set_aside(self, path: str, aside: str) -> None:
