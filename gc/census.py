@@ -113,7 +113,7 @@ class Census:
         Errors:
             OSError: a folder or a link cannot be read: then nothing must be removed for want of a name in it.
         """
-        repository = Repository(name, self._upstream(name))
+        repository = Repository(name, self.upstream(name))
         for algorithm in LENGTHS:
             for leaf in self.driver.leaves(f"{layout.manifests(name)}/revisions/{algorithm}", "link", True):
                 self._read_revision(repository, algorithm, leaf)
@@ -135,7 +135,8 @@ class Census:
             raise ManifestInvalid("its bytes have another digest" if content else "it is empty")
         return read_stored(content, lambda: self._pushed_as(name, known_by))
 
-    def _upstream(self, name: RepositoryName) -> str | None:
+    def upstream(self, name: RepositoryName) -> str | None:
+        """Which upstream a repository mirrors; None where it is private."""
         try:
             return self.driver.get_content(layout.mirror(name)).decode("utf-8", "replace").strip()
         except FileNotFoundError:

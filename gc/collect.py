@@ -210,8 +210,11 @@ class _Run:
 
     def _sweep_private(self, name: RepositoryName, listener: Listener) -> Swept | None:
         """Mark and sweep a repository; None where it mirrors an upstream."""
+        if self.census.upstream(name) is not None:
+            return None
         repository = self.census.read(name)
         if repository.upstream is not None:
+            # A mirror began to fill it just now.
             return None
         marking = Marking(repository)
         gone: set[Tag] = set()

@@ -40,7 +40,8 @@ class Console:
     ) -> None:
         if self._bar is not None:
             self._bar.__exit__(kind, error, traceback)
-        if sys.stdout is not None:
+        # Who was interrupted while nobody read does not wait for that again.
+        if kind is None and sys.stdout is not None:
             sys.stdout.flush()
 
     def removed(self, what: str) -> None:

@@ -47,7 +47,7 @@ class Cached:
     @property
     def may_go(self) -> bool:
         """Whether anything may go: where a manifest cannot be read, all may be its parts."""
-        return self.chosen and not self.repository.unread
+        return self.chosen and self.repository.upstream is not None and not self.repository.unread
 
     def kept(self) -> Iterator[bytes]:
         """The blobs that stay, those of manifests too."""

@@ -5,11 +5,14 @@ They are processes: threads that take turns at short calls of the system spend m
 
 from __future__ import annotations
 
+import ctypes
 import multiprocessing
 import os
 import signal
+import sys
+import time
 from collections.abc import Callable, Iterable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from itertools import count
 from mmap import mmap
 from multiprocessing.connection import Connection, wait
@@ -25,14 +28,16 @@ _R = TypeVar("_R")
 # Workers begin with all that the run knows, which need not be sent to them.
 _FORK = multiprocessing.get_context("fork")
 
-_AHEAD = 64
+_AHEAD = 500
 """How many results are held for one that comes before them."""
+
+_PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 _LINES = 100
 """How many lines are sent at once."""
 
-_PATIENCE = 10.0
-"""Seconds for which a worker may go on with what nobody waits for any more."""
+_PATIENCE = 2.0
+"""Seconds for which workers may go on with what nobody waits for any more; a daemon that stops waits no longer."""
 
 
 class Stopped(Exception):
@@ -48,12 +53,11 @@ class Workers:
     """So many processes; a single one is the caller's own."""
 
     number: int
-    _owner: int = attrs.field(factory=os.getpid, init=False)
     _stop: mmap = attrs.field(factory=lambda: mmap(-1, 1), init=False)
 
     def stopped(self) -> bool:
-        """Whether nothing more is to be removed: the run has failed, or whoever began it is no more."""
-        return self._stop[0] != 0 or self._owner not in (os.getpid(), os.getppid())
+        """Whether nothing more is to be removed: the run has failed, or was interrupted."""
+        return self._stop[0] != 0
 
     @contextmanager
     def each(
@@ -73,16 +77,11 @@ class Workers:
         crew: list[_Worker] = []
         try:
             yield _Course(self.number, work, items, listener, crew).results()
-        except BaseException as error:
+        except BaseException:
             self._stop[0] = 1
-            if isinstance(error, (EOFError, ConnectionError)):
-                raise WorkerError("a process of this run was killed") from None
             raise
         finally:
-            for worker in crew:
-                worker.connection.close()
-            for worker in crew:
-                worker.end()
+            _dismiss(crew, listener)
 
 
 @attrs.define
@@ -113,29 +112,35 @@ class _Course(Generic[_T, _R]):
         while len(self._busy) < self.number and len(self._done) < _AHEAD and (given := next(pending, None)) is not None:
             connection = self._idle.pop() if self._idle else self._begin()
             self._busy[connection] = given[0]
-            connection.send(given[1])
+            with _alive():
+                connection.send(_Item(given[1]))
         return bool(self._busy)
 
     def _begin(self) -> Connection:
         """Begin a worker; it has nothing of what leads to others, so that each sees when the run is no more."""
         own, its = _FORK.Pipe()
         foreign = [own, *(worker.connection for worker in self.crew)]
-        process = _FORK.Process(target=_serve, args=(its, foreign, self.work), daemon=True)
+        process = _FORK.Process(target=_serve, args=(os.getpid(), its, foreign, self.work), daemon=True)
+        # A new process writes out what its parent has not yet, who may have to wait for a reader: not while it is deaf.
+        for stream in (sys.stdout, sys.stderr):
+            if stream is not None:
+                stream.flush()
         # Who interrupts all processes means the run, which tells its workers: with them both stay blocked.
         blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
         try:
             process.start()
+            self.crew.append(_Worker(process, own))
+            its.close()
         finally:
             signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
-        its.close()
-        self.crew.append(_Worker(process, own))
         return own
 
     def _hear(self) -> None:
         """Wait until somebody tells something."""
         for connection in wait(list(self._busy)):
             assert isinstance(connection, Connection)
-            message = connection.recv()
+            with _alive():
+                message = connection.recv()
             if isinstance(message, _Failure):
                 raise message.error
             if isinstance(message, _Lines):
@@ -145,31 +150,79 @@ class _Course(Generic[_T, _R]):
                 self._idle.append(connection)
 
 
+@contextmanager
+def _alive() -> Iterator[None]:
+    """What leads to a process that is no more fails in many ways."""
+    try:
+        yield
+    except (EOFError, OSError):
+        raise WorkerError("a process of this run was killed") from None
+
+
 @attrs.frozen
 class _Worker:
     process: Any
     connection: Connection
 
-    def end(self) -> None:
-        self.process.join(_PATIENCE)
-        # It reads: what it had set aside would have stopped it.
-        self.process.kill()
-        self.process.join()
+
+def _dismiss(crew: list[_Worker], listener: Listener) -> None:
+    """End all workers, and hear what they have removed on the way; those that do not end soon are killed.
+
+    Those only read: who was to remove something would have seen that it was to stop.
+    """
+    deadline = time.monotonic() + _PATIENCE
+    try:
+        talking = []
+        for worker in crew:
+            with suppress(OSError):
+                worker.connection.send(None)
+                talking.append(worker.connection)
+        while talking and (left := deadline - time.monotonic()) > 0:
+            for connection in wait(talking, left):
+                assert isinstance(connection, Connection)
+                if not _hear_last(connection, listener):
+                    talking.remove(connection)
+    finally:
+        for worker in crew:
+            worker.connection.close()
+            worker.process.join(max(0.0, deadline - time.monotonic()))
+            worker.process.kill()
+            worker.process.join()
 
 
-def _serve(connection: Connection, foreign: list[Connection], work: Callable[[Any, Listener], object]) -> None:
+def _hear_last(connection: Connection, listener: Listener) -> bool:
+    """Hear what a worker tells that is to end; false where it has."""
+    try:
+        message = connection.recv()
+    except (EOFError, OSError):
+        return False
+    if isinstance(message, _Lines):
+        message.tell(listener)
+    return True
+
+
+def _serve(
+    owner: int, connection: Connection, foreign: list[Connection], work: Callable[[Any, Listener], object]
+) -> None:
     """Do the work of each item that is sent, until there is nobody who sends."""
+    _die_with(owner)
     for other in foreign:
         other.close()
     listener = _Told(connection)
     try:
-        while True:
-            item = connection.recv()
-            message = _outcome(work, item, listener)
+        while (item := connection.recv()) is not None:
+            message = _outcome(work, item.value, listener)
             listener.flush()
             connection.send(message)
     except (EOFError, ConnectionError):
         pass
+
+
+def _die_with(owner: int) -> None:
+    """Be killed when whoever began this process is: it holds the store's lock as well."""
+    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    if os.getppid() != owner:
+        os.kill(os.getpid(), signal.SIGKILL)
 
 
 def _outcome(work: Callable[[Any, Listener], object], item: object, listener: Listener) -> _Result | _Failure:
@@ -177,6 +230,11 @@ def _outcome(work: Callable[[Any, Listener], object], item: object, listener: Li
         return _Result(work(item, listener))
     except Exception as error:  # noqa: BLE001 (it is the run's, which fails by it)
         return _Failure(error)
+
+
+@attrs.frozen
+class _Item:
+    value: Any
 
 
 @attrs.frozen

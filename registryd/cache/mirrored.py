@@ -141,9 +141,7 @@ class Mirrored:
 
     def put_told(self, name: RepositoryName, tag: Tag, descriptor: Descriptor) -> None:
         """Note what the upstream told of a tag just now; a tag of something that is cached names that from now on."""
-        if self.told(name, tag).descriptor == descriptor:
-            self.tree.driver.touch(layout.tag_checked(name, tag))
-        else:
+        if self.told(name, tag).descriptor != descriptor or not self._renew_told(name, tag):
             self.mark(name)
             content = json.dumps(_as_json(descriptor)).encode("ascii")
             self.tree.driver.put_content(layout.tag_checked(name, tag), content)
@@ -152,6 +150,14 @@ class Mirrored:
         # Before the manifest is looked for: who puts it meanwhile sees this, or is seen.
         self._awaited[name, tag] = descriptor.digest
         self.tag(name, tag, descriptor.digest)
+
+    def _renew_told(self, name: RepositoryName, tag: Tag) -> bool:
+        """Note that a tag was just checked; false where a collector has taken the note meanwhile."""
+        try:
+            self.tree.driver.touch(layout.tag_checked(name, tag))
+        except FileNotFoundError:
+            return False
+        return True
 
     def tag(self, name: RepositoryName, tag: Tag, digest: Digest) -> None:
         """Let a tag name a manifest, if that is cached."""
@@ -193,7 +199,7 @@ class Mirrored:
                 self.tree.driver.delete(layout.tag(name, tag))
             except FileNotFoundError:
                 pass
-            self.tree.driver.prune(layout.tags(name), layout.repository(name))
+            self.tree.driver.prune(layout.tags(name), layout.REPOSITORIES)
 
     def tidy(self, name: RepositoryName) -> None:
         """Leave no empty folders behind of a repository that does not exist."""

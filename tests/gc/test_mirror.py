@@ -9,6 +9,7 @@ import pytest
 from registryd.model import Manifest
 from registryd.reference import Digest, RepositoryName, Tag
 from registryd.storage import layout
+from registryd.storage.memory import MemoryDriver
 from registryd_gc import mirror
 from registryd_gc.census import Revision
 
@@ -29,6 +30,20 @@ def cached(store: Store, what: str, used: float, name: RepositoryName = HUB, siz
 
 def size_of(*images: Manifest, size: int = 1000) -> int:
     return 2 + sum(len(image.content) + size for image in images)
+
+
+def test_manifests_are_read_once() -> None:
+    read: list[str] = []
+
+    class WatchingDriver(MemoryDriver):
+        def get_content(self, path: str) -> bytes:
+            read.append(path)
+            return super().get_content(path)
+
+    store = Store(WatchingDriver())
+    found = cached(store, "cached", HOUR)
+    store.collect()
+    assert read.count(layout.blob_data(found.digest)) == 1
 
 
 def test_nothing_expires_without_a_proxy_or_a_ttl(store: Store) -> None:

@@ -81,12 +81,16 @@ def test_each_thing_is_told(store: Store, tmp_path: Path) -> None:
     assert {line.split()[-1] for line in lines if "layer link" in line and line.startswith("app")} == loose
 
 
+def all_loose(tmp_path: Path) -> Iterator[Path]:
+    for number in range(3000):
+        yield Path(f"{tmp_path}/store{layout.blob_data(Digest.of(b'%d' % number))}")
+
+
 @pytest.fixture
 def begun(store: Store, tmp_path: Path) -> Iterator[subprocess.Popen[str]]:
     """A run that has much to do, and has begun."""
     store.image("kept", tags=["1"])
-    for number in range(3000):
-        path = Path(f"{tmp_path}/store{layout.blob_data(Digest.of(b'%d' % number))}")
+    for path in all_loose(tmp_path):
         path.parent.mkdir(parents=True)
         path.touch()
         os.utime(path, (0, 0))
@@ -134,7 +138,9 @@ def test_a_process_that_is_killed_fails_the_run(store: Store, tmp_path: Path, be
 def test_processes_end_with_who_began_them(store: Store, tmp_path: Path, begun: subprocess.Popen[str]) -> None:
     workers = children(begun.pid)
     begun.kill()
+    begun.wait()
     wait_until(lambda: not any(map(is_running, workers)))
+    subprocess.run([*COLLECTOR, "-q", "--offline"], cwd=tmp_path, env=ENVIRONMENT, check=True)
     check_next(store, tmp_path)
 
 
@@ -146,10 +152,36 @@ def test_what_means_all_processes_ends_the_run_in_order(
     workers = children(begun.pid)
     for pid in (*workers, begun.pid):
         os.kill(pid, number)
-    _, errors = begun.communicate()
+    told, errors = begun.communicate()
     assert errors.lstrip() == "registryd-gc: interrupted: the store is whole, and the next run goes on\n"
     assert not any(map(is_running, workers)) and not any("_trash/2" in path for path in store.files())
+    named = [line.split()[1] for line in told.splitlines() if line.startswith("blob ")]
+    gone = {f"sha256:{path.parent.name}" for path in all_loose(tmp_path) if not path.exists()}
+    assert len(named) == len(gone) and set(named) == gone
     check_next(store, tmp_path)
+
+
+def test_a_reader_who_leaves_is_no_process_that_was_killed(begun: subprocess.Popen[str]) -> None:
+    assert begun.stdout is not None and begun.stderr is not None
+    assert begun.stdout.readline().startswith("blob ")
+    begun.stdout.close()
+    begun.wait()
+    assert begun.returncode == 1 and "killed" not in begun.stderr.read()
+    begun.stdout = None
+
+
+def test_who_is_slow_to_end_is_not_waited_for() -> None:
+    told = crew("""
+        workers = Workers(4)
+        began = time.monotonic()
+        try:
+            with workers.each(lambda item, listener: time.sleep(60 * item), range(8), Silence()) as results:
+                next(results)
+                raise KeyboardInterrupt
+        except KeyboardInterrupt:
+            print(time.monotonic() - began < 10, multiprocessing.active_children())
+    """)
+    assert told == "True []\n"
 
 
 def crew(script: str) -> str:
