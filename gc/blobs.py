@@ -20,11 +20,14 @@ FOLDERS = 512
 """How many folders with blobs there may be."""
 
 
-def by_prefix(blobs: Iterable[bytes]) -> dict[tuple[int, int], list[bytes]]:
-    """Blobs by the folders that theirs lie in: the length of a digest, and its first byte."""
-    folders: dict[tuple[int, int], list[bytes]] = {}
+def by_prefix(blobs: Iterable[bytes]) -> dict[tuple[int, int], bytearray]:
+    """Blobs, packed, by the folders that theirs lie in: the length of a digest, and its first byte.
+
+    So they take least memory before processes share it: what one of them touches of that is there twice.
+    """
+    folders: dict[tuple[int, int], bytearray] = {}
     for blob in blobs:
-        folders.setdefault((len(blob), blob[0]), []).append(blob)
+        folders.setdefault((len(blob), blob[0]), bytearray()).extend(packed([blob]))
     return folders
 
 
@@ -32,14 +35,14 @@ def by_prefix(blobs: Iterable[bytes]) -> dict[tuple[int, int], list[bytes]]:
 class BlobSweep:
     """Removes the blobs that are not needed, folder by folder.
 
-    ``needed`` are the blobs that stay; ``promised`` those that nothing needs, but that somebody was just told of;
-    ``manifests`` those in whose folders a dead writer may have left something. What was ``evicted`` goes if it is but
-    older than what is recent. With ``removes`` false all stay; ``held`` stay too, young or not: a repository has them
-    from which nothing goes. ``missing`` grows by what is needed, but is not there.
+    ``needed`` are the blobs that stay, by their folders; ``promised`` those that nothing needs, but that somebody was
+    just told of; ``manifests`` those in whose folders a dead writer may have left something. What was ``evicted`` goes
+    if it is but older than what is recent. With ``removes`` false all stay; ``held`` stay too, young or not: a
+    repository has them from which nothing goes. ``missing`` grows by what is needed, but is not there.
     """
 
     removal: Removal
-    needed: dict[tuple[int, int], list[bytes]]
+    needed: dict[tuple[int, int], bytearray]
     promised: Collection[bytes]
     manifests: Collection[bytes]
     evicted: Collection[bytes]
@@ -69,7 +72,7 @@ class BlobSweep:
         """The folders with blobs: their algorithm, their path, and what of them is needed."""
         for algorithm, length in LENGTHS.items():
             for first in range(256):
-                needed = packed(self.needed.pop((length, first), ()))
+                needed = bytes(self.needed.pop((length, first), b""))
                 yield algorithm, f"{layout.BLOBS}/{algorithm}/{first:02x}", needed
 
     def _sweep_folder(self, folder: tuple[str, str, bytes], listener: Listener) -> tuple[bytes, Report]:
