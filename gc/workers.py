@@ -1,6 +1,8 @@
 """Parts of a run that go on at the same time: half of it is waiting for the disk, the rest can use every processor.
 
 They are processes: threads that take turns at short calls of the system spend more time on the turns than on the calls.
+They are not those of concurrent.futures, which outlive a parent that is killed, and would hold the store's lock; nor could
+those tell what they remove while they do, or begin with what the run knows.
 """
 
 from __future__ import annotations
@@ -41,7 +43,7 @@ _PATIENCE = 2.0
 
 
 class Stopped(Exception):
-    """The run has failed elsewhere, was interrupted or killed: nothing more is to be removed."""
+    """The run has failed elsewhere, or was interrupted: nothing more is to be removed."""
 
 
 class WorkerError(Exception):
@@ -125,14 +127,11 @@ class _Course(Generic[_T, _R]):
         for stream in (sys.stdout, sys.stderr):
             if stream is not None:
                 stream.flush()
-        # Who interrupts all processes means the run, which tells its workers: with them both stay blocked.
-        blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
-        try:
+        # Who interrupts all processes means the run, which tells its workers: those stay deaf.
+        with _deaf():
             process.start()
             self.crew.append(_Worker(process, own))
             its.close()
-        finally:
-            signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
         return own
 
     def _hear(self) -> None:
@@ -151,10 +150,22 @@ class _Course(Generic[_T, _R]):
 
 
 @contextmanager
-def _alive() -> Iterator[None]:
-    """What leads to a process that is no more fails in many ways."""
+def _deaf() -> Iterator[None]:
+    """Let an interruption wait for the end of a step."""
+    blocked = signal.pthread_sigmask(signal.SIG_BLOCK, {signal.SIGINT, signal.SIGTERM})
     try:
         yield
+    finally:
+        signal.pthread_sigmask(signal.SIG_SETMASK, blocked)
+
+
+@contextmanager
+def _alive() -> Iterator[None]:
+    """Pass on one message, whole, or find that a process is no more, which what leads to it tells in many ways."""
+    try:
+        # A part of a message would be the beginning of the next for who still listens.
+        with _deaf():
+            yield
     except (EOFError, OSError):
         raise WorkerError("a process of this run was killed") from None
 
