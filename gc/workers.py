@@ -1,8 +1,8 @@
 """Parts of a run that go on at the same time: half of it is waiting for the disk, the rest can use every processor.
 
 They are processes: threads that take turns at short calls of the system spend more time on the turns than on the calls.
-They are not those of concurrent.futures: those outlive a parent that is killed, and would hold the store's lock, and can
-neither begin with what the run knows nor tell what they remove while they do.
+They are not those of concurrent.futures: those outlive a parent that is killed, and would hold the store's lock; and
+they can neither begin with what the run knows nor tell what they remove while they do.
 """
 
 from __future__ import annotations
