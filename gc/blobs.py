@@ -6,9 +6,9 @@ from collections.abc import Collection, Iterable, Iterator
 
 import attrs
 
-from registryd.interfaces import Leaf
 from registryd.reference import Digest
 from registryd.storage import layout
+from registryd.storage.interfaces import Leaf
 from registryd_gc.digests import LENGTHS, data_path, digest, from_name, packed, unpacked
 from registryd_gc.mirror import RECENT
 from registryd_gc.removal import Removal

@@ -7,10 +7,10 @@ from collections.abc import Iterator, Sequence
 import attrs
 
 from registryd.errors import DigestInvalid, ManifestInvalid
-from registryd.interfaces import IStorageDriver, Leaf
 from registryd.model import Document, is_media_type, read_stored
 from registryd.reference import Digest, RepositoryName, Tag
 from registryd.storage import layout
+from registryd.storage.interfaces import IStorageDriver, Leaf
 from registryd_gc.digests import LENGTHS, data_path, digest, from_name, link_size, packed, raw
 from registryd_gc.report import Damage
 

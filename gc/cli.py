@@ -15,8 +15,8 @@ import click
 
 from registryd.config import Config, ConfigError, load
 from registryd.globs import Globs
-from registryd.interfaces import IStorageDriver
 from registryd.storage.configured import UnknownDriverError, make_driver
+from registryd.storage.interfaces import IStorageDriver
 from registryd_gc.collect import CollectError, Options, collect, held
 from registryd_gc.console import Console, printable, summary, verified_summary
 from registryd_gc.duration import duration, size

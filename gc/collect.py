@@ -12,10 +12,10 @@ import attrs
 
 from registryd.config import Config
 from registryd.globs import Globs
-from registryd.interfaces import IStorageDriver
 from registryd.reference import RepositoryName, Tag
 from registryd.storage import layout
 from registryd.storage.filesystem import LOCK_NAME
+from registryd.storage.interfaces import IStorageDriver
 from registryd_gc.blobs import FOLDERS, BlobSweep, by_prefix
 from registryd_gc.census import Census, names
 from registryd_gc.digests import unpacked

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterator
 
 import attrs
 
-from registryd.interfaces import IStorageDriver
 from registryd.reference import Digest, RepositoryName
 from registryd.storage import layout
+from registryd.storage.interfaces import IStorageDriver
 from registryd_gc.census import Census, Repository
 from registryd_gc.digests import LENGTHS, digest, from_name
 from registryd_gc.mark import Marking

@@ -6,9 +6,9 @@ from collections.abc import Callable, Iterable, Iterator
 
 import attrs
 
-from registryd.interfaces import IStorageDriver
 from registryd.reference import Tag
 from registryd.storage import layout
+from registryd.storage.interfaces import IStorageDriver
 from registryd_gc.census import Repository, Tagged
 from registryd_gc.digests import data_path, digest
 from registryd_gc.mark import Marking, attached_to

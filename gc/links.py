@@ -7,9 +7,9 @@ from collections.abc import Callable, Iterator
 import attrs
 
 from registryd.errors import DigestInvalid
-from registryd.interfaces import Leaf
 from registryd.reference import Digest
 from registryd.storage import layout
+from registryd.storage.interfaces import Leaf
 from registryd_gc.digests import LENGTHS, digest, from_name, link_size, raw
 from registryd_gc.mark import Marking
 from registryd_gc.removal import Removal

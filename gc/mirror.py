@@ -12,9 +12,9 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Se
 import attrs
 
 from registryd.config import Proxy
-from registryd.interfaces import IStorageDriver
 from registryd.reference import Tag
 from registryd.storage import layout
+from registryd.storage.interfaces import IStorageDriver
 from registryd_gc.census import Repository, Revision
 from registryd_gc.digests import LENGTHS, data_path, from_name, unpacked
 from registryd_gc.mark import Marking

@@ -10,8 +10,8 @@ from typing import Any
 
 import attrs
 
-from registryd.interfaces import IStorageDriver
 from registryd.storage import layout
+from registryd.storage.interfaces import IStorageDriver
 from registryd_gc.report import Damage
 
 PLACE = f"{layout.TRASH}/verify"

@@ -10,8 +10,8 @@ from contextlib import closing
 
 import attrs
 
-from registryd.interfaces import IContentReader, IStorageDriver
 from registryd.reference import Digest, new_hash
+from registryd.storage.interfaces import IContentReader, IStorageDriver
 from registryd_gc.digests import data_path, digest
 
 UNREADABLE = frozenset({errno.EIO, errno.EBADMSG, errno.EUCLEAN, errno.EREMOTEIO})

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import attrs
 
-from registryd.interfaces import IStorageDriver, Leaf
+from registryd.storage.interfaces import IStorageDriver, Leaf
 from registryd.storage.layout import is_temporary
 from registryd_gc.report import Listener, Report
 from registryd_gc.trash import Outcome, Trash

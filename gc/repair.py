@@ -16,9 +16,9 @@ from typing import Final
 import attrs
 
 from registryd.errors import DigestInvalid, ManifestInvalid
-from registryd.interfaces import IStorageDriver
 from registryd.reference import Digest, RepositoryName, Tag
 from registryd.storage import layout
+from registryd.storage.interfaces import IStorageDriver
 from registryd_gc.census import Census, names
 from registryd_gc.digests import LENGTHS, digest, from_name
 from registryd_gc.reading import Reading

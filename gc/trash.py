@@ -19,8 +19,8 @@ from uuid import uuid4
 
 import attrs
 
-from registryd.interfaces import IStorageDriver
 from registryd.storage import layout
+from registryd.storage.interfaces import IStorageDriver
 from registryd.storage.layout import is_temporary
 from registryd_gc.report import Trashed
 from registryd_gc.workers import Stopped
@@ -100,18 +100,11 @@ class Trash:
             if self.alone and not self.keep:
                 self.driver.discard(path)
                 return Outcome.REMOVED
-            aside = self._set_aside_legibly(path)
+            aside, modified = self._set_aside_legibly(path)
         except FileNotFoundError:
             return Outcome.GONE
-        try:
-            renewed = self.driver.stat(aside).modified > self.cutoff
-            if renewed:
-                self.driver.put_back(aside, path)
-        except BaseException:
-            with suppress(OSError):
-                self.driver.put_back(aside, path)
-            raise
-        if renewed:
+        if modified > self.cutoff:
+            self.driver.put_back(aside, path)
             return Outcome.RENEWED
         if not self.keep or is_temporary(aside):
             self.driver.discard(aside)
@@ -132,15 +125,24 @@ class Trash:
             aside = self._set_aside_beside(path)
         return aside
 
-    def _set_aside_legibly(self, path: str) -> str:
-        """Set content aside where it can be looked at: a relative symbolic link leads nowhere from the trash."""
+    def _set_aside_legibly(self, path: str) -> tuple[str, float]:
+        """Set content aside where it can be looked at; where to, and when it was modified."""
         aside = self.set_aside(path)
         try:
-            self.driver.stat(aside)
+            return aside, self._modified(aside, path)
         except FileNotFoundError:
-            self.driver.put_back(aside, path)
+            # A relative symbolic link leads nowhere from the trash.
             aside = self._set_aside_beside(path)
-        return aside
+            return aside, self._modified(aside, path)
+
+    def _modified(self, aside: str, path: str) -> float:
+        """When what was set aside was modified; what cannot be looked at is put back."""
+        try:
+            return self.driver.stat(aside).modified
+        except BaseException:
+            with suppress(OSError):
+                self.driver.put_back(aside, path)
+            raise
 
     def _set_aside_beside(self, path: str) -> str:
         # There is room always, and it is the same file system; should this be killed now, it is lost.

@@ -8,8 +8,8 @@ from datetime import datetime
 import attrs
 
 from registryd.config import Purging
-from registryd.interfaces import IContentWriter
 from registryd.storage import layout
+from registryd.storage.interfaces import IContentWriter
 from registryd_gc.removal import Removal
 
 _READ_ONLY = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})

@@ -13,8 +13,8 @@ from contextlib import ExitStack, contextmanager, suppress
 import attrs
 
 from registryd.config import Config
-from registryd.interfaces import IContentWriter, IStorageDriver
 from registryd.storage import layout
+from registryd.storage.interfaces import IContentWriter, IStorageDriver
 from registryd_gc.census import Census, names
 from registryd_gc.collect import CollectError, HeldError, held
 from registryd_gc.digests import LENGTHS, data_path, from_name

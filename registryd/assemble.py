@@ -25,11 +25,12 @@ from registryd.config.hosts import component_of
 from registryd.filters import ReadOnly, Undeletable
 from registryd.http.answers import Urls
 from registryd.http.front import Front, Limits
-from registryd.interfaces import IAccess, InThread, IRegistry, IStorageDriver, Meters, Space
+from registryd.interfaces import IAccess, InThread, IRegistry, Meters, Space
 from registryd.local import LocalRegistry
 from registryd.reference import RepositoryName
 from registryd.routes import Namespaces, RoutedRegistry, name_at_upstream, upstream_of
 from registryd.storage.configured import make_driver
+from registryd.storage.interfaces import IStorageDriver
 from registryd.storage.tree import Tree
 from registryd.uploads import Uploads
 from registryd.upstream.registry import UpstreamRegistry

@@ -33,10 +33,10 @@ from registryd.config import Config, Debug, Purging
 from registryd.http.accesslog import AccessLog
 from registryd.http.debug import DebugSite
 from registryd.http.site import RegistrySite
-from registryd.interfaces import IStorageDriver
 from registryd.metrics import CollectorMetrics, Metrics, MirrorMetrics
 from registryd.storage import layout
 from registryd.storage.configured import UnknownDriverError
+from registryd.storage.interfaces import IStorageDriver
 from registryd.tls import TlsError, server_options
 from registryd.upstream import AuthorityError
 

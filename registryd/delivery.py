@@ -11,8 +11,9 @@ from twisted.internet.interfaces import IConsumer, IPushProducer
 from twisted.python.failure import Failure
 from zope.interface import implementer
 
-from registryd.interfaces import IBlobReader, IContentReader, IFileBlobReader, InThread, PeerGone
+from registryd.interfaces import IBlobReader, IFileBlobReader, InThread, PeerGone
 from registryd.model import Descriptor
+from registryd.storage.interfaces import IContentReader
 
 TURN = 256 * 1024
 """Bytes that are read and written at once: what TLS encrypts best, and a slow consumer's share of the memory."""

@@ -29,11 +29,9 @@ from registryd.interfaces import (
     IBlobWriter,
     InThread,
     IRegistry,
-    IStorageDriver,
     Page,
     Referrer,
     ReferrerPage,
-    Stat,
     UploadStatus,
 )
 from registryd.manifestcache import ManifestCache
@@ -53,6 +51,7 @@ from registryd.parts import Parts
 from registryd.promises import Promises
 from registryd.reference import Digest, Reference, RepositoryName, Tag
 from registryd.storage import layout
+from registryd.storage.interfaces import IStorageDriver, Stat
 from registryd.storage.tree import Tree
 from registryd.uploads import Uploads, tell_full
 from registryd.validation import Rules

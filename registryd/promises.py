@@ -12,9 +12,9 @@ import attrs
 from twisted.logger import Logger
 
 from registryd.errors import Unavailable
-from registryd.interfaces import IStorageDriver, Stat
 from registryd.reference import Digest, RepositoryName
 from registryd.storage import layout
+from registryd.storage.interfaces import IStorageDriver, Stat
 from registryd.storage.tree import Link, Tree
 
 _log = Logger()

@@ -24,10 +24,11 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from registryd.errors import DigestInvalid, RangeInvalid, StorageFull, UploadUnknown
-from registryd.interfaces import IBlobWriter, IContentWriter, InThread, UploadStatus
+from registryd.interfaces import IBlobWriter, InThread, UploadStatus
 from registryd.model import OCTET_STREAM, Descriptor
 from registryd.reference import ALGORITHMS, Digest, Hash, RepositoryName, new_hash
 from registryd.storage import layout
+from registryd.storage.interfaces import IContentWriter
 from registryd.storage.tree import Tree
 
 _log = Logger()

@@ -13,8 +13,8 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, precondition, rule
 from twisted.trial.unittest import SynchronousTestCase
 
-from registryd.interfaces import IContentReader, IContentWriter, IStorageDriver
 from registryd.storage.filesystem import LOCK_NAME, FilesystemDriver
+from registryd.storage.interfaces import IContentReader, IContentWriter, IStorageDriver
 from registryd.storage.memory import MemoryDriver
 from tests.contract import driver as contract
 from tests.test_filesystem import new_folder, new_small_folder

@@ -29,9 +29,9 @@ import attrs
 import pytest
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from registryd.interfaces import IStorageDriver
 from registryd.storage import durable, filesystem
 from registryd.storage.filesystem import LOCK_NAME, FilesystemDriver
+from registryd.storage.interfaces import IStorageDriver
 
 DRIVER = (FilesystemDriver.__module__, durable.__name__)
 Call = Callable[..., object]

@@ -12,9 +12,10 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from registryd.errors import BlobUnknown, ManifestBlobUnknown, StorageFull, UploadUnknown
-from registryd.interfaces import IBlobWriter, IContentWriter
+from registryd.interfaces import IBlobWriter
 from registryd.reference import Digest, RepositoryName
 from registryd.storage import layout
+from registryd.storage.interfaces import IContentWriter
 from registryd.storage.memory import MemoryDriver
 from registryd.storage.tree import Tree
 from registryd.uploads import Uploads

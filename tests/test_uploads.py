@@ -17,10 +17,11 @@ from zope.interface import implementer
 
 from registryd import uploads
 from registryd.errors import DigestInvalid, RangeInvalid, StorageFull, UploadUnknown
-from registryd.interfaces import IBlobWriter, IStorageDriver
+from registryd.interfaces import IBlobWriter
 from registryd.reference import Digest, RepositoryName
 from registryd.storage import layout
 from registryd.storage.filesystem import FilesystemDriver
+from registryd.storage.interfaces import IStorageDriver
 from registryd.storage.memory import MemoryDriver
 from registryd.storage.tree import Tree
 from registryd.uploads import BATCH, Uploads

@@ -13,10 +13,11 @@ from twisted.internet.interfaces import IProducer, IPushProducer
 from zope.interface import implementer
 
 from registryd.config import Validation
-from registryd.interfaces import IBlobWriter, InThread, IRegistry, IStorageDriver, IViewConsumer
+from registryd.interfaces import IBlobWriter, InThread, IRegistry, IViewConsumer
 from registryd.local import LocalRegistry
 from registryd.model import OCI_INDEX, OCI_MANIFEST, Manifest
 from registryd.reference import Digest, RepositoryName, Tag
+from registryd.storage.interfaces import IStorageDriver
 from registryd.storage.memory import MemoryDriver
 from registryd.validation import Rules
 

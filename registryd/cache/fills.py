@@ -18,9 +18,10 @@ from twisted.python.failure import Failure
 from registryd.cache.fetching import STOPPING, BegunAnewError, Fetching, Fillable, Pause
 from registryd.cache.source import Source
 from registryd.errors import BlobUnknown, DigestInvalid, RegistryError, StorageFull, UploadUnknown, UpstreamUnavailable
-from registryd.interfaces import IBlobWriter, IContentReader, PeerGone, Space
+from registryd.interfaces import IBlobWriter, PeerGone, Space
 from registryd.reference import Digest, RepositoryName
 from registryd.storage import layout
+from registryd.storage.interfaces import IContentReader
 from registryd.uploads import BlobWriter, Uploads, tell_full
 
 _log = Logger()

@@ -16,15 +16,10 @@ from registryd.cache.passing import PassingReader
 from registryd.cache.source import Source
 from registryd.delivery import Delivery
 from registryd.errors import StorageFull
-from registryd.interfaces import (
-    IBlobReader,
-    IContentReader,
-    IFileConsumer,
-    IFileDelivery,
-    IGrowingFile,
-)
+from registryd.interfaces import IBlobReader, IFileConsumer, IFileDelivery, IGrowingFile
 from registryd.model import Descriptor
 from registryd.reference import Digest, Hash, new_hash
+from registryd.storage.interfaces import IContentReader
 
 _T = TypeVar("_T")
 

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from registryd.config import Config
-from registryd.interfaces import IStorageDriver
 from registryd.storage.filesystem import FilesystemDriver
+from registryd.storage.interfaces import IStorageDriver
 from registryd.storage.memory import MemoryDriver
 
 

@@ -17,7 +17,6 @@ from typing import Final
 import attrs
 from zope.interface import implementer
 
-from registryd.interfaces import Entry, IContentReader, IContentWriter, IStorageDriver, Leaf, Stat
 from registryd.storage.durable import (
     ATTEMPTS,
     FOLDER,
@@ -29,6 +28,7 @@ from registryd.storage.durable import (
     within,
     write_all,
 )
+from registryd.storage.interfaces import Entry, IContentReader, IContentWriter, IStorageDriver, Leaf, Stat
 from registryd.storage.layout import is_temporary
 
 LOCK_NAME: Final = "registryd.lock"

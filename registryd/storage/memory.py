@@ -12,7 +12,7 @@ from contextlib import contextmanager
 import attrs
 from zope.interface import implementer
 
-from registryd.interfaces import Entry, IContentReader, IContentWriter, IStorageDriver, Leaf, Stat
+from registryd.storage.interfaces import Entry, IContentReader, IContentWriter, IStorageDriver, Leaf, Stat
 
 
 @attrs.define(eq=False)

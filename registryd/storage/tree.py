@@ -13,9 +13,9 @@ import attrs
 from twisted.logger import Logger
 
 from registryd.errors import DigestInvalid, Unsupported
-from registryd.interfaces import IStorageDriver
 from registryd.reference import ALGORITHMS, Digest, RepositoryName, Tag, is_name, is_tag
 from registryd.storage import layout
+from registryd.storage.interfaces import IStorageDriver
 
 _log = Logger()
 

@@ -12,10 +12,11 @@ from twisted.trial.unittest import SynchronousTestCase
 from registryd.cache.mirrored import Mirrored
 from registryd.cache.registry import CachingRegistry
 from registryd.cache.source import MOST_UNTOLD, Source
-from registryd.interfaces import IBlobReader, IContentReader, IContentWriter, InThread, IStorageDriver, Space, Stat
+from registryd.interfaces import IBlobReader, InThread, Space
 from registryd.metrics import MirrorMetrics
 from registryd.reference import Digest, RepositoryName
 from registryd.storage import layout
+from registryd.storage.interfaces import IContentReader, IContentWriter, IStorageDriver, Stat
 from registryd.storage.memory import MemoryDriver
 from tests.cache.upstream import PIECE, FakeUpstream
 from tests.values import Sink, at_once, local_registry

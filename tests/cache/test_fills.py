@@ -10,9 +10,10 @@ from zope.interface import implementer
 from registryd.cache.fetching import DELAYS, PROGRESS
 from registryd.cache.fills import LOOK
 from registryd.errors import BlobUnknown, RegistryError, UploadUnknown, UpstreamUnavailable
-from registryd.interfaces import IContentWriter, PeerGone
+from registryd.interfaces import PeerGone
 from registryd.reference import Digest
 from registryd.storage import layout
+from registryd.storage.interfaces import IContentWriter
 from registryd.storage.memory import MemoryDriver
 from tests.cache.mirror import APP, LARGE, OTHER_APP, FakeSpace, Mirror, MirrorTestCase, Pull, WatchedDriver
 from tests.cache.upstream import PIECE

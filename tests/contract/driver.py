@@ -12,7 +12,7 @@ from unittest import TestCase
 
 from zope.interface.verify import verifyObject
 
-from registryd.interfaces import IContentReader, IContentWriter, IStorageDriver
+from registryd.storage.interfaces import IContentReader, IContentWriter, IStorageDriver
 
 if TYPE_CHECKING:
     _Case = TestCase

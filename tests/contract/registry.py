@@ -18,15 +18,7 @@ from registryd.errors import (
     StorageFull,
     UploadUnknown,
 )
-from registryd.interfaces import (
-    IBlobReader,
-    IBlobWriter,
-    IFileBlobReader,
-    IRegistry,
-    Page,
-    PeerGone,
-    UploadStatus,
-)
+from registryd.interfaces import IBlobReader, IBlobWriter, IFileBlobReader, IRegistry, Page, PeerGone, UploadStatus
 from registryd.model import (
     DOCKER_MANIFEST,
     DOCKER_SCHEMA1,

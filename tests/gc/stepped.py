@@ -11,8 +11,8 @@ from typing import Any, Final, TypeVar
 
 import attrs
 
-from registryd.interfaces import Entry, IContentReader, IContentWriter, Leaf, Stat
 from registryd.storage import layout
+from registryd.storage.interfaces import Entry, IContentReader, IContentWriter, Leaf, Stat
 from registryd.storage.memory import MemoryDriver
 
 from .interleavings import Choice

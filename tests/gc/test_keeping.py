@@ -9,10 +9,10 @@ import attrs
 import pytest
 
 from registryd.config import Validation
-from registryd.interfaces import IContentWriter
 from registryd.model import DOCKER_SCHEMA1_SIGNED, OCI_INDEX, Manifest
 from registryd.reference import Digest, Tag
 from registryd.storage import layout
+from registryd.storage.interfaces import IContentWriter
 from registryd.storage.memory import MemoryDriver
 
 from .trees import APP, DAY, NEW, OLD, OTHER, Store, described, image, listed, manifest_of

@@ -15,11 +15,12 @@ from twisted.python.failure import Failure
 
 from registryd.config import load
 from registryd.errors import BlobUnknown, ManifestBlobUnknown, ManifestUnknown, NameUnknown
-from registryd.interfaces import Leaf, ReferrerPage
+from registryd.interfaces import ReferrerPage
 from registryd.local import LocalRegistry
 from registryd.model import Manifest
 from registryd.reference import Digest, RepositoryName, Tag
 from registryd.storage import layout
+from registryd.storage.interfaces import Leaf
 from registryd.storage.memory import MemoryDriver
 from registryd_gc.collect import Options, collect
 from registryd_gc.report import Report, Silence

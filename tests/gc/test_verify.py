@@ -14,10 +14,10 @@ import attrs
 import pytest
 from click.testing import CliRunner
 
-from registryd.interfaces import IContentReader
 from registryd.reference import Digest
 from registryd.storage import layout
 from registryd.storage.filesystem import FilesystemDriver
+from registryd.storage.interfaces import IContentReader
 from registryd.storage.memory import MemoryDriver
 from registryd_gc.cli import commands
 from registryd_gc.collect import CollectError

@@ -11,11 +11,11 @@ import attrs
 
 from registryd.config import Collection, Config, Proxy, Retention, Upstream, load
 from registryd.globs import Globs
-from registryd.interfaces import IStorageDriver
 from registryd.model import OCI_INDEX, OCI_MANIFEST, Manifest
 from registryd.reference import Digest, RepositoryName, Tag
 from registryd.storage import layout
 from registryd.storage.filesystem import FilesystemDriver
+from registryd.storage.interfaces import IStorageDriver
 from registryd.storage.memory import MemoryDriver
 from registryd_gc.collect import Options, collect
 from registryd_gc.report import Report
