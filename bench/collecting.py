@@ -16,7 +16,7 @@ from threading import Event, Thread
 import attrs
 
 from bench.measure import Site
-from bench.servers import CHECKOUT, DISTRIBUTION, REGISTRYD, ServerError
+from bench.servers import CHECKOUT, DISTRIBUTION, REGISTRYD, ServerError, environment
 from bench.trees import LARGE, LARGE_QUICK, LINKED, ORDINARY, Shape, blobs_in
 
 _COMMANDS: Mapping[str, Sequence[str]] = {
@@ -197,7 +197,11 @@ def _run(program: str, store: Path, options: Sequence[str], site: Site) -> Run:
     with log.open("wb") as out:
         start = time.monotonic()
         process = subprocess.Popen(
-            ["taskset", "--cpu-list", everywhere, *command], stdout=out, stderr=subprocess.STDOUT, cwd=CHECKOUT
+            ["taskset", "--cpu-list", everywhere, *command],
+            stdout=out,
+            stderr=subprocess.STDOUT,
+            env=environment(),
+            cwd=CHECKOUT,
         )
         with _Memory.watched(process.pid) as memory:
             _, status, usage = os.wait4(process.pid, 0)

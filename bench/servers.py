@@ -100,14 +100,15 @@ def running(name: str, place: Place, cpus: set[int]) -> Iterator[Server]:
         raise ServerError(f"{launch.command[0]} is not installed")
     pinned = ["taskset", "--cpu-list", ",".join(map(str, sorted(cpus))), *launch.command]
     with open(place.folder / "stdout", "wb") as out, open(place.folder / "stderr", "wb") as err:
-        process = subprocess.Popen(pinned, stdout=out, stderr=err, env=_environment(), cwd=CHECKOUT)
+        process = subprocess.Popen(pinned, stdout=out, stderr=err, env=environment(), cwd=CHECKOUT)
     try:
         yield Server(name, process.pid, _await_address(name, place, process, launch), place, cpus)
     finally:
         _stop(process)
 
 
-def _environment() -> dict[str, str]:
+def environment() -> dict[str, str]:
+    """The variables that a measured program gets of ours."""
     # REGISTRY_* would configure two of them; PYTHONUNBUFFERED and the like would slow one.
     return {name: value for name, value in os.environ.items() if name in ("PATH", "HOME", "LANG", "TMPDIR")}
 

@@ -2,14 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterable, Iterator
+from collections.abc import Collection, Iterator
 
 import attrs
 
 from registryd.reference import Digest
 from registryd.storage import layout
 from registryd.storage.interfaces import Leaf
-from registryd_gc.digests import LENGTHS, data_path, digest, from_name, packed, unpacked
+from registryd_gc.digests import LENGTHS, Digests, data_path, digest, from_name, packed, unpacked
 from registryd_gc.mirror import RECENT
 from registryd_gc.removal import Removal
 from registryd_gc.report import Damage, Listener, Report
@@ -20,29 +20,18 @@ FOLDERS = 512
 """How many folders with blobs there may be."""
 
 
-def by_prefix(blobs: Iterable[bytes]) -> dict[tuple[int, int], bytearray]:
-    """Blobs, packed, by the folders that theirs lie in: the length of a digest, and its first byte.
-
-    So they take least memory before processes share it: what one of them touches of that is there twice.
-    """
-    folders: dict[tuple[int, int], bytearray] = {}
-    for blob in blobs:
-        folders.setdefault((len(blob), blob[0]), bytearray()).extend(packed([blob]))
-    return folders
-
-
 @attrs.define
 class BlobSweep:
     """Removes the blobs that are not needed, folder by folder.
 
-    ``needed`` are the blobs that stay, by their folders; ``promised`` those that nothing needs, but that somebody was
+    ``needed`` are the blobs that stay; it is emptied. ``promised`` are those that nothing needs, but that somebody was
     just told of; ``manifests`` those in whose folders a dead writer may have left something. What was ``evicted`` goes
     if it is but older than what is recent. With ``removes`` false all stay; ``held`` stay too, young or not: a
     repository has them from which nothing goes. ``missing`` grows by what is needed, but is not there.
     """
 
     removal: Removal
-    needed: dict[tuple[int, int], bytearray]
+    needed: Digests
     promised: Collection[bytes]
     manifests: Collection[bytes]
     evicted: Collection[bytes]
@@ -72,8 +61,7 @@ class BlobSweep:
         """The folders with blobs: their algorithm, their path, and what of them is needed."""
         for algorithm, length in LENGTHS.items():
             for first in range(256):
-                needed = bytes(self.needed.pop((length, first), b""))
-                yield algorithm, f"{layout.BLOBS}/{algorithm}/{first:02x}", needed
+                yield algorithm, f"{layout.BLOBS}/{algorithm}/{first:02x}", self.needed.take(length, first)
 
     def _sweep_folder(self, folder: tuple[str, str, bytes], listener: Listener) -> tuple[bytes, Report]:
         """Sweep a folder: the needed blobs that it lacks, and the numbers."""

@@ -27,10 +27,10 @@ from registryd_gc.verify import Verification
 FAILED = 1
 DAMAGED = 3
 
-_VALUED = frozenset({"--grace", "--repository", "--rate", "--workers"})
+_VALUED = frozenset({"--grace", "--repository", "--rate"})
 """The options that are no flags."""
 
-WORKERS = 4
+WORKERS = 6
 """Processes that collect, also where there are fewer processors: half of it is waiting for the disk."""
 
 

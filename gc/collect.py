@@ -16,9 +16,9 @@ from registryd.reference import RepositoryName, Tag
 from registryd.storage import layout
 from registryd.storage.filesystem import LOCK_NAME
 from registryd.storage.interfaces import IStorageDriver
-from registryd_gc.blobs import FOLDERS, BlobSweep, by_prefix
+from registryd_gc.blobs import FOLDERS, BlobSweep
 from registryd_gc.census import Census, names
-from registryd_gc.digests import unpacked
+from registryd_gc.digests import Digests, unpacked
 from registryd_gc.keep import Keeper
 from registryd_gc.links import Links
 from registryd_gc.mark import Marking
@@ -140,7 +140,7 @@ class _Run:
     census: Census
     keeper: Keeper
     workers: Workers
-    needed: set[bytes] = attrs.field(factory=set, init=False)
+    needed: Digests = attrs.field(factory=Digests, init=False)
     promised: set[bytes] = attrs.field(factory=set, init=False)
     held: set[bytes] = attrs.field(factory=set, init=False)
     manifests: set[bytes] = attrs.field(factory=set, init=False)
@@ -230,7 +230,8 @@ class _Run:
     def _cache(self, mirrored: Sequence[RepositoryName]) -> Cache:
         """Decide what stays of the mirrored repositories, and sweep them."""
         driver, note = self.removal.driver, self.removal.listener.noted
-        cache = Cache(driver, self.config.proxy, self.needed, self.now, self.removal.cutoff, note)
+        private = self.needed.all() if mirrored else ()
+        cache = Cache(driver, self.config.proxy, private, self.now, self.removal.cutoff, note)
         for name in mirrored:
             cache.repositories.append(read(driver, Marking(self.census.read(name)), self._chosen(name)))
         cache.expire()
@@ -296,16 +297,14 @@ class _Run:
     def _remove_cached(self, cache: Cache) -> None:
         """Remove the blobs that only what has gone from the cache needed."""
         sweep = BlobSweep(
-            self.removal, {}, self.promised, self.manifests, cache.evicted, self._removes_blobs(), self.held
+            self.removal, Digests(), self.promised, self.manifests, cache.evicted, self._removes_blobs(), self.held
         )
-        for blob in {blob for cached in cache.repositories for blob in cached.going} - self.needed:
+        for blob in {blob for cached in cache.repositories for blob in cached.going} - self.needed.all():
             sweep.remove(blob)
 
     def _sweep_blobs(self, repositories: Iterable[RepositoryName], evicted: set[bytes]) -> None:
         removes = self._removes_blobs()
-        needed, self.needed = self.needed, set()
-        sweep = BlobSweep(self.removal, by_prefix(needed), self.promised, self.manifests, evicted, removes, self.held)
-        del needed
+        sweep = BlobSweep(self.removal, self.needed, self.promised, self.manifests, evicted, removes, self.held)
         sweep.sweep(self.workers)
         if sweep.missing:
             missing = set(sweep.missing)

@@ -8,6 +8,8 @@ from __future__ import annotations
 from collections.abc import Iterable, Iterator
 from typing import Final
 
+import attrs
+
 from registryd.reference import Digest
 from registryd.storage import layout
 
@@ -49,13 +51,54 @@ def data_path(raw: bytes) -> str:
 
 def packed(digests: Iterable[bytes]) -> bytes:
     """Digests in one piece, which takes a third of the memory."""
-    return b"".join(bytes([len(one)]) + one for one in digests)
+    return b"".join(_HEADS[len(one)] + one for one in digests)
 
 
-def unpacked(pack: bytes) -> Iterator[bytes]:
+_HEADS: Final = {length: bytes([length]) for length in _ALGORITHMS}
+
+
+def unpacked(pack: bytes | bytearray) -> Iterator[bytes]:
     """The digests in such a piece."""
     start = 0
     while start < len(pack):
         stop = start + 1 + pack[start]
-        yield pack[start + 1 : stop]
+        yield bytes(pack[start + 1 : stop])
         start = stop
+
+
+_DENSE: Final = 4096
+"""Bytes of a pack from which on it is looked through for what it holds twice."""
+
+
+@attrs.define
+class Digests:
+    """A set of digests, by the folders that their blobs lie in, in a third of the memory that a set takes.
+
+    So a process that is forked copies none of it by using it: objects would be written to when they are looked at.
+    """
+
+    _packs: dict[tuple[int, int], bytearray] = attrs.field(factory=dict, init=False)
+    _most: dict[tuple[int, int], int] = attrs.field(factory=dict, init=False)
+
+    def update(self, digests: Iterable[bytes]) -> None:
+        """Add digests."""
+        for one in digests:
+            folder = len(one), one[0]
+            pack = self._packs.setdefault(folder, bytearray())
+            pack += _HEADS[folder[0]]
+            pack += one
+            if len(pack) > self._most.get(folder, _DENSE):
+                self._condense(folder)
+
+    def _condense(self, folder: tuple[int, int]) -> None:
+        # What is there twice takes no more than what is there once, and looking for it no more time than adding it.
+        pack = self._packs[folder] = bytearray(packed(set(unpacked(self._packs[folder]))))
+        self._most[folder] = max(_DENSE, 2 * len(pack))
+
+    def take(self, length: int, first: int) -> bytes:
+        """Remove the digests of a length and with a first byte; what they are, packed."""
+        return bytes(self._packs.pop((length, first), b""))
+
+    def all(self) -> set[bytes]:
+        """All of them."""
+        return {one for pack in self._packs.values() for one in unpacked(pack)}
