@@ -7,7 +7,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from importlib import import_module
 from typing import Any, NoReturn
 
@@ -27,9 +27,6 @@ from registryd_gc.verify import Verification
 FAILED = 1
 DAMAGED = 3
 
-_VALUED = frozenset({"--grace", "--repository", "--rate"})
-"""The options that are no flags."""
-
 WORKERS = 6
 """Processes that collect, also where there are fewer processors: half of it is waiting for the disk."""
 
@@ -38,19 +35,22 @@ _FLAG = re.compile(r"(--[a-z-]+|-[a-zA-Z])=(?:(1|t|T|true|TRUE|True)|(?:0|f|F|fa
 """A flag with a truth value, as Distribution's command takes it."""
 
 
-def _without_values(args: Sequence[str]) -> list[str]:
-    """Arguments in which each flag that is given as true stands alone, and none that is given as false."""
+def _without_values(args: Sequence[str], flags: Mapping[str, Sequence[str]]) -> list[str]:
+    """Arguments in which each flag that is given as true stands alone, and none that is given as false after that.
+
+    ``flags`` tells all names of a flag by each of them.
+    """
     found: list[str] = []
     for place, argument in enumerate(args):
         if argument == "--":
             return [*found, *args[place:]]
         match = _FLAG.fullmatch(argument)
-        if match is None or match[1] in _VALUED:
+        if match is None or match[1] not in flags:
             found.append(argument)
         elif match[2]:
             found.append(match[1])
         else:
-            found = [other for other in found if other != match[1]]
+            found = [other for other in found if other not in flags[match[1]]]
     return found
 
 
@@ -58,7 +58,9 @@ class Commands(click.Group):
     """A group whose first command runs where none is named, as in Distribution's ``garbage-collect CONFIG``."""
 
     def parse_args(self, ctx: click.Context, args: list[str]) -> list[str]:
-        args = _without_values(args)
+        options = [option for command in self.commands.values() for option in command.params]
+        flags = {name: option.opts for option in options if getattr(option, "is_flag", False) for name in option.opts}
+        args = _without_values(args, flags)
         if not args or args[0] not in self.commands:
             args = ["collect", *args]
         return super().parse_args(ctx, args)

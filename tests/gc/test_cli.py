@@ -58,7 +58,7 @@ def test_flags_as_in_distribution(store: Store, tmp_path: Path, program: list[st
     assert store.is_whole("untagged", untagged)
     assert run(tmp_path, "config.yml", "--delete-untagged=x", code=1, program=program).stdout == ""
     assert str(untagged.digest) not in run(tmp_path, "config.yml", program=program).stdout
-    for arguments in (["-m=0"], ["--delete-untagged", "--delete-untagged=false"]):
+    for arguments in (["-m=0"], ["--delete-untagged", "--delete-untagged=false"], ["-m", "--delete-untagged=false"]):
         assert str(untagged.digest) not in run(tmp_path, "config.yml", *arguments, program=program).stdout
     told = run(tmp_path, "--dry-run=true", "--delete-untagged=true", "-q=F", "config.yml", program=program).stdout
     assert str(untagged.digest) in told and store.is_whole("untagged", untagged)
