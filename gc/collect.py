@@ -230,8 +230,7 @@ class _Run:
     def _cache(self, mirrored: Sequence[RepositoryName]) -> Cache:
         """Decide what stays of the mirrored repositories, and sweep them."""
         driver, note = self.removal.driver, self.removal.listener.noted
-        private = self.needed.all() if mirrored else ()
-        cache = Cache(driver, self.config.proxy, private, self.now, self.removal.cutoff, note)
+        cache = Cache(driver, self.config.proxy, self.needed, self.now, self.removal.cutoff, note)
         for name in mirrored:
             cache.repositories.append(read(driver, Marking(self.census.read(name)), self._chosen(name)))
         cache.expire()
@@ -299,7 +298,7 @@ class _Run:
         sweep = BlobSweep(
             self.removal, Digests(), self.promised, self.manifests, cache.evicted, self._removes_blobs(), self.held
         )
-        for blob in {blob for cached in cache.repositories for blob in cached.going} - self.needed.all():
+        for blob in {blob for cached in cache.repositories for blob in cached.going if blob not in self.needed}:
             sweep.remove(blob)
 
     def _sweep_blobs(self, repositories: Iterable[RepositoryName], evicted: set[bytes]) -> None:

@@ -5,6 +5,7 @@ A digest of 32 bytes is SHA-256's, one of 64 SHA-512's: the only algorithms that
 
 from __future__ import annotations
 
+from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from typing import Final
 
@@ -49,12 +50,12 @@ def data_path(raw: bytes) -> str:
     return layout.blob_data(digest(raw))
 
 
+_HEADS: Final = {length: bytes([length]) for length in _ALGORITHMS}
+
+
 def packed(digests: Iterable[bytes]) -> bytes:
     """Digests in one piece, which takes a third of the memory."""
     return b"".join(_HEADS[len(one)] + one for one in digests)
-
-
-_HEADS: Final = {length: bytes([length]) for length in _ALGORITHMS}
 
 
 def unpacked(pack: bytes | bytearray) -> Iterator[bytes]:
@@ -66,19 +67,20 @@ def unpacked(pack: bytes | bytearray) -> Iterator[bytes]:
         start = stop
 
 
-_DENSE: Final = 4096
+_SPARSE: Final = 4096
 """Bytes of a pack from which on it is looked through for what it holds twice."""
 
 
 @attrs.define
 class Digests:
-    """A set of digests, by the folders that their blobs lie in, in a third of the memory that a set takes.
+    """A set of digests, by the folders that their blobs lie in; a digest takes 33 or 65 bytes, and as many to spare.
 
-    So a process that is forked copies none of it by using it: objects would be written to when they are looked at.
+    So a process that is forked copies none of it by using it: objects are written to when they are looked at.
     """
 
     _packs: dict[tuple[int, int], bytearray] = attrs.field(factory=dict, init=False)
     _most: dict[tuple[int, int], int] = attrs.field(factory=dict, init=False)
+    _sorted: set[tuple[int, int]] = attrs.field(factory=set, init=False)
 
     def update(self, digests: Iterable[bytes]) -> None:
         """Add digests."""
@@ -87,18 +89,29 @@ class Digests:
             pack = self._packs.setdefault(folder, bytearray())
             pack += _HEADS[folder[0]]
             pack += one
-            if len(pack) > self._most.get(folder, _DENSE):
-                self._condense(folder)
+            self._sorted.discard(folder)
+            if len(pack) > self._most.get(folder, _SPARSE):
+                self._sort(folder)
 
-    def _condense(self, folder: tuple[int, int]) -> None:
+    def __contains__(self, one: object) -> bool:
+        """Whether a digest was added; the first time after one was, its folder is sorted."""
+        if not isinstance(one, bytes) or (folder := (len(one), one[0])) not in self._packs:
+            return False
+        if folder not in self._sorted:
+            self._sort(folder)
+        pack, width = self._packs[folder], len(one) + 1
+
+        def at(place: int) -> bytes:
+            return bytes(pack[place * width + 1 : (place + 1) * width])
+
+        return at(bisect_left(range(len(pack) // width), one, key=at)) == one
+
+    def _sort(self, folder: tuple[int, int]) -> None:
         # What is there twice takes no more than what is there once, and looking for it no more time than adding it.
-        pack = self._packs[folder] = bytearray(packed(set(unpacked(self._packs[folder]))))
-        self._most[folder] = max(_DENSE, 2 * len(pack))
+        pack = self._packs[folder] = bytearray(packed(sorted(set(unpacked(self._packs[folder])))))
+        self._most[folder] = max(_SPARSE, 2 * len(pack))
+        self._sorted.add(folder)
 
     def take(self, length: int, first: int) -> bytes:
-        """Remove the digests of a length and with a first byte; what they are, packed."""
+        """Remove the digests of a length and with a first byte; what they are, packed, and some more than once."""
         return bytes(self._packs.pop((length, first), b""))
-
-    def all(self) -> set[bytes]:
-        """All of them."""
-        return {one for pack in self._packs.values() for one in unpacked(pack)}

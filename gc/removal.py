@@ -59,12 +59,11 @@ class Removal:
             self.prune(folder)
 
     def tidy_leaf(self, folder: str, leaf: Leaf) -> None:
-        """Remove what a dead writer left in a folder, and the folder where it holds nothing else."""
+        """Remove what a dead writer left in a folder, and the folder where it holds nothing else by now."""
         for name in leaf.others:
             if is_temporary(name):
                 self._remove_temporary(f"{folder}/{leaf.name}/{name}")
-        if leaf.size is None:
-            self.prune(f"{folder}/{leaf.name}")
+        self.prune(f"{folder}/{leaf.name}")
 
     def tidy(self, folder: str) -> None:
         """Remove what dead writers left in a folder."""

@@ -130,13 +130,19 @@ class Repair:
 
     def _take_away(self, blob: bytes, path: str, version: object) -> bool:
         """Take away the content with a version; false where another stands by now."""
-        aside = self.trash.set_aside(path)
-        if self.driver.stat(aside).version != version:
-            self.driver.put_back(aside, path)
-            return False
+        since = time.time()
+        aside, stat = self.trash.set_aside_legibly(path)
         named = digest(blob)
-        self._taken[named] = time.time()
-        self.driver.set_aside(aside, f"{DAMAGED}/{named.algorithm}/{named.hex}.{self.trash.run}")
+        try:
+            if stat.version != version:
+                self.driver.put_back(aside, path)
+                return False
+            self.driver.set_aside(aside, f"{DAMAGED}/{named.algorithm}/{named.hex}.{self.trash.run}")
+        except BaseException:
+            with suppress(OSError):
+                self.driver.put_back(aside, path)
+            raise
+        self._taken[named] = since
         self.driver.prune(path.rpartition("/")[0], layout.BLOBS)
         return True
 

@@ -120,8 +120,8 @@ class RepositorySweep:
         elif removes:
             left = sum(1 for _ in self.removal.driver.entries(layout.uploads(repository.name)))
         kept = sum(revision.kept for revision in repository.revisions.values())
-        holds = kept or left or self.links.left or repository.tags
-        if not removes or holds or not self._remove():
+        holds = kept or self.links.left or repository.tags
+        if not removes or holds or not self._remove(left):
             self.removal.report.repositories.kept += 1
         self.removal.report.tags.kept += len(repository.tags)
         self.removal.report.manifests.kept += kept
@@ -150,8 +150,8 @@ class RepositorySweep:
         for below in ("", "/_upstream"):
             self.removal.tidy(f"{folder}{below}")
 
-    def _remove(self) -> bool:
-        """Remove a repository that holds nothing; whether it is gone."""
+    def _remove(self, left: int) -> bool:
+        """Remove a repository that holds nothing but what is ``left`` of uploads; whether it is gone."""
         name, driver = self.marking.repository.name, self.removal.driver
         folder = layout.repository(name)
         if not self.removal.dry_run:
@@ -161,6 +161,8 @@ class RepositorySweep:
                 driver.prune(folder, layout.REPOSITORIES)
             if any(entry.name in PARTS for entry in driver.entries(folder)):
                 return False
+        elif left:
+            return False
         self.removal.report.repositories.removed += 1
         self.removal.listener.removed(f"repository {name}")
         return True

@@ -20,13 +20,16 @@ from uuid import uuid4
 import attrs
 
 from registryd.storage import layout
-from registryd.storage.interfaces import IStorageDriver
+from registryd.storage.interfaces import IStorageDriver, Stat
 from registryd.storage.layout import is_temporary
 from registryd_gc.report import Trashed
 from registryd_gc.workers import Stopped
 
-LOCK = f"{layout.TRASH}/lock"
-"""The content that one collector at a time has open for writing."""
+LOCK = f"{layout.TRASH}.lock"
+"""The content that one collector at a time has open for writing.
+
+It lies in a folder that is there: on a full disk there is room for a name, but none for a folder.
+"""
 
 _ENDED = "ended"
 _MIRROR = "_mirror"
@@ -100,11 +103,11 @@ class Trash:
             if self.alone and not self.keep:
                 self.driver.discard(path)
                 return Outcome.REMOVED
-            aside, modified = self._set_aside_legibly(path)
+            aside, stat = self.set_aside_legibly(path)
         except FileNotFoundError:
             return Outcome.GONE
-        if modified > self.cutoff:
-            self.driver.put_back(aside, path)
+        if stat.modified > self.cutoff:
+            self._bring_back(aside, path)
             return Outcome.RENEWED
         if not self.keep or is_temporary(aside):
             self.driver.discard(aside)
@@ -125,21 +128,41 @@ class Trash:
             aside = self._set_aside_beside(path)
         return aside
 
-    def _set_aside_legibly(self, path: str) -> tuple[str, float]:
-        """Set content aside where it can be looked at; where to, and when it was modified."""
+    def set_aside_legibly(self, path: str) -> tuple[str, Stat]:
+        """Set content aside where it can be looked at; where to, and what it is there.
+
+        Errors:
+            FileNotFoundError: there is no such content.
+            OSError: it is where it was.
+        """
         aside = self.set_aside(path)
         try:
-            return aside, self._modified(aside, path)
+            return aside, self._stat(aside, path)
         except FileNotFoundError:
             # A relative symbolic link leads nowhere from the trash.
-            aside = self._set_aside_beside(path)
-            return aside, self._modified(aside, path)
-
-    def _modified(self, aside: str, path: str) -> float:
-        """When what was set aside was modified; what cannot be looked at is put back."""
+            self._bring_back(aside, path)
+        aside = self._set_aside_beside(path)
         try:
-            return self.driver.stat(aside).modified
+            return aside, self._stat(aside, path)
+        except FileNotFoundError:
+            self._bring_back(aside, path)
+            raise
+
+    def _stat(self, aside: str, path: str) -> Stat:
+        try:
+            return self.driver.stat(aside)
+        except FileNotFoundError:
+            raise
         except BaseException:
+            self._bring_back(aside, path)
+            raise
+
+    def _bring_back(self, aside: str, path: str) -> None:
+        """Put content back; where that fails, or is interrupted, once more, and the run ends by it."""
+        try:
+            self.driver.put_back(aside, path)
+        except BaseException:
+            # What was set aside beside its place, no other run puts back.
             with suppress(OSError):
                 self.driver.put_back(aside, path)
             raise

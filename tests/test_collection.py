@@ -585,7 +585,7 @@ class CollectorTests(TestCase):
         self.assertEqual((os.path.exists(old), os.path.exists(young)), (False, True))
 
     async def test_another_collector(self) -> None:
-        writer = self.driver.writer(f"{layout.TRASH}/lock", True)
+        writer = self.driver.writer(f"{layout.TRASH}.lock", True)
         self.addCleanup(writer.close)
         run = await self.first_run()
         self.assertEqual(run.outcome, "busy")

@@ -17,8 +17,9 @@
             _uploads/<alg>-<hex>/data, size                         *   a blob on its way from an upstream
             _mirror                                                 *   the upstream that the repository mirrors
             _upstream/tags, referrers/<alg>/<hex>                   *   lists that the upstream told, and when
-        _trash/<run>/, verify, lock                                 *   what a run of the collector has set aside;
-                                                                        how far a verification is; their locks
+        _trash/<run>/, verify                                       *   what a run of the collector has set aside;
+                                                                        how far a verification is
+        _trash.lock                                                 *   held by the collector that runs
         _damaged/<alg>/<hex>.<run>                                  *   blobs whose bytes were wrong, out of the way
 
 ``<hh>`` are the first two digits of ``<hex>``; a link holds a digest as text, without a newline. All but the lines

@@ -13,7 +13,7 @@ from .stock import Item, Stock
 
 def wrong_files(tree: Path, repositories: Iterable[Repository], stock: Stock) -> list[str]:
     """What is missing, what is too much, and folders that hold nothing, below ``v2``."""
-    present = {str(path.relative_to(tree)) for path in tree.rglob("*") if path.is_file()} - {"_trash/lock"}
+    present = {str(path.relative_to(tree)) for path in tree.rglob("*") if path.is_file()} - {"_trash.lock"}
     required: set[str] = set()
     allowed: set[str] = set()
     for repository in repositories:

@@ -115,7 +115,7 @@ class SteppedDriver(MemoryDriver):
         return writer
 
     def stat(self, path: str) -> Stat:
-        aside = path.startswith(f"{layout.TRASH}/") and path != f"{layout.TRASH}/lock"
+        aside = path.startswith(f"{layout.TRASH}/")
         stat = self._step(partial(super().stat, path), stop=aside)
         return attrs.evolve(stat, modified=0.0) if aside and not self.second_look else stat
 

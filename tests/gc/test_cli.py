@@ -131,7 +131,7 @@ def test_offline_is_refused_while_a_daemon_runs(store: Store, tmp_path: Path) ->
 
 def test_one_at_a_time(store: Store, tmp_path: Path) -> None:
     store.image("app")
-    lock = store.driver.writer(f"{layout.TRASH}/lock", True)
+    lock = store.driver.writer(f"{layout.TRASH}.lock", True)
     for arguments in ([], ["-d"]):
         assert "another collector is running" in run(tmp_path, *arguments, "config.yml", code=1).stderr
     lock.close()

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import hashlib
+import tracemalloc
 from collections.abc import Iterator
 
 from registryd_gc.digests import Digests, packed, unpacked
@@ -17,23 +18,28 @@ def test_packed_and_unpacked() -> None:
     assert list(unpacked(packed(digests))) == digests
 
 
-def test_a_digest_that_is_added_again_is_held_once() -> None:
+def taken(digests: Digests) -> set[bytes]:
+    return {one for length in (32, 64) for first in range(256) for one in unpacked(digests.take(length, first))}
+
+
+def test_what_was_added_is_there() -> None:
     digests = Digests()
-    for _ in range(3):
-        digests.update(some(1000))
-        digests.update(some(1000, "sha512"))
-    assert digests.all() == {*some(1000), *some(1000, "sha512")}
-    digests.update(some(2000))
-    assert digests.all() == {*some(2000), *some(1000, "sha512")}
+    for count in (1000, 10, 1500, 2000):
+        digests.update(some(count))
+        digests.update(some(count, "sha512"))
+        most = max(count, 1000)
+        assert all(one in digests for one in (*some(most), *some(most, "sha512")))
+        assert not any(one in digests for one in list(some(4000))[most:])
+    assert bytes(32) not in digests and b"\xff" * 64 not in digests and None not in digests
+    assert taken(digests) == {*some(2000), *some(2000, "sha512")}
 
 
 def test_what_is_taken_is_there_no_more() -> None:
     digests = Digests()
     digests.update([*some(1000), *some(1000, "sha512")])
-    taken = {one for first in range(256) for one in unpacked(digests.take(64, first))}
-    assert taken == set(some(1000, "sha512")) and digests.all() == set(some(1000))
     assert set(unpacked(digests.take(32, 7))) == {one for one in some(1000) if one[0] == 7}
-    assert digests.take(32, 7) == b""
+    assert digests.take(32, 7) == b"" and not any(one in digests for one in some(1000) if one[0] == 7)
+    assert taken(digests) == {*(one for one in some(1000) if one[0] != 7), *some(1000, "sha512")}
 
 
 def test_however_often_digests_are_added_they_take_little_memory() -> None:
@@ -44,3 +50,16 @@ def test_however_often_digests_are_added_they_take_little_memory() -> None:
         digests.update(same)
     pack = digests.take(32, 0)
     assert set(unpacked(pack)) == set(same) and len(pack) <= 2 * 33 * len(same)
+
+
+def test_asking_for_digests_takes_no_memory() -> None:
+    """A set of them would take three times as much."""
+    many = [b"\1" * 28 + number.to_bytes(4, "big") for number in range(10_000)]
+    digests = Digests()
+    tracemalloc.start()
+    try:
+        digests.update(many)
+        assert many[0] in digests
+        assert tracemalloc.get_traced_memory()[0] < 2 * 33 * len(many)
+    finally:
+        tracemalloc.stop()

@@ -14,6 +14,7 @@ from registryd.reference import Digest, Tag
 from registryd.storage import layout
 from registryd.storage.interfaces import IContentWriter
 from registryd.storage.memory import MemoryDriver
+from registryd_gc.trash import LOCK
 
 from .trees import APP, DAY, NEW, OLD, OTHER, Store, described, image, listed, manifest_of
 
@@ -41,7 +42,7 @@ def test_an_untagged_image_stays_unless_untagged_go(store: Store) -> None:
         *(1, 3, 2, 1),
     )
     assert (store.folders(), store.folders(layout.BLOBS)) == (set(), {f"{layout.BLOBS}/sha256"})
-    assert [path for path in store.files() if not path.endswith("/lock")] == []
+    assert list(store.files()) == [LOCK]
 
 
 def test_a_blob_that_nothing_references_goes(store: Store) -> None:
@@ -373,6 +374,28 @@ def test_a_repository_that_is_but_an_old_upload_goes(store: Store) -> None:
     store.upload("old", age=8 * DAY)
     assert store.collect().repositories.removed == 1
     assert store.folders() == set()
+
+
+def test_a_repository_of_which_an_upload_is_left_holds_nothing_else(store: Store) -> None:
+    store.image("gone")
+    upload = store.upload("recent", age=6 * DAY)
+    dry, real = (store.collect(untagged_go=True, dry_run=dry_run) for dry_run in (True, False))
+    assert dry.repositories.removed == real.repositories.removed == 0
+    assert dry.repositories.kept == real.repositories.kept == 1
+    team = layout.repository(APP).rpartition("/")[0]
+    assert store.folders() == {team, layout.repository(APP), layout.uploads(APP), upload}
+
+
+def test_what_goes_leaves_no_folder_though_somebody_died_in_it(store: Store) -> None:
+    gone = store.image("gone")
+    store.upload("recent", age=6 * DAY)
+    name = "link.01234567-89ab-cdef-0123-456789abcdef.tmp"
+    links = [layout.layer_link(APP, Digest.of(b"layer of gone")), layout.revision_link(APP, gone.digest)]
+    for link in links:
+        store.put(f"{link.rpartition('/')[0]}/{name}", b"")
+    store.image("kept", tags=["1"])
+    store.collect(untagged_go=True)
+    assert not any(store.has(link.rpartition("/")[0]) for link in links)
 
 
 def test_temporary_files_go(store: Store) -> None:

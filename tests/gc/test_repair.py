@@ -19,6 +19,7 @@ from registryd.model import Manifest
 from registryd.reference import Digest, RepositoryName, Tag
 from registryd.storage import layout
 from registryd.storage.filesystem import FilesystemDriver
+from registryd.storage.interfaces import Stat
 from registryd.storage.memory import MemoryDriver
 from registryd_gc.cli import commands
 from registryd_gc.reading import Reading
@@ -180,6 +181,32 @@ def test_a_damaged_blob_that_is_renewed_meanwhile_goes_all_the_same() -> None:
     driver.before[path] = lambda: store.age(path, NEW)
     assert outcomes(by_verifying(store))[0] == ("digest", path, True)
     assert list(set_aside(store).values()) == [b"other"] and not store.has(path)
+
+
+@pytest.mark.parametrize("where", [layout.TRASH, DAMAGED])
+def test_a_blob_that_cannot_be_taken_away_stays(where: str) -> None:
+    """It may be the right one, which a push has brought meanwhile."""
+
+    class FailingDriver(BusyDriver):
+        def stat(self, path: str) -> Stat:
+            self._fail(path)
+            return super().stat(path)
+
+        def set_aside(self, path: str, aside: str) -> None:
+            self._fail(aside)
+            super().set_aside(path, aside)
+
+        def _fail(self, path: str) -> None:
+            if path.startswith(where) and LAYER.hex in path:
+                raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+
+    driver = FailingDriver()
+    store = Store(driver)
+    store.image("app", tags=["1"])
+    path = store.put(layout.blob_data(LAYER), b"other")
+    (found,) = by_verifying(store)
+    assert not found.repaired and "cannot be repaired" in found.detail
+    assert driver.get_content(path) == b"other"
 
 
 # Links of layers

@@ -12,6 +12,7 @@ import pytest
 from registryd.reference import Digest, Tag
 from registryd.storage import layout
 from registryd.storage.filesystem import FilesystemDriver
+from registryd.storage.interfaces import IContentWriter
 from registryd.storage.memory import MemoryDriver
 from registryd_gc.collect import CollectError, held
 from registryd_gc.trash import LOCK, original, put_back, runs, set_aside_by
@@ -293,6 +294,40 @@ def test_a_full_disk_can_be_emptied() -> None:
     assert [path for path in store.files() if path.endswith(".tmp")] == []
 
 
+def test_a_disk_without_room_for_a_folder_can_be_emptied() -> None:
+    """The first run on it has none to work in."""
+
+    class FullDriver(MemoryDriver):
+        full = False
+
+        def _needs_room(self, path: str) -> None:
+            try:
+                self.stat(path.rpartition("/")[0])
+            except FileNotFoundError:
+                if self.full:
+                    raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path) from None
+
+        def put_content(self, path: str, content: bytes) -> None:
+            self._needs_room(path)
+            super().put_content(path, content)
+
+        def writer(self, path: str, create: bool) -> IContentWriter:
+            self._needs_room(path)
+            return super().writer(path, create)
+
+        def set_aside(self, path: str, aside: str) -> None:
+            self._needs_room(aside)
+            super().set_aside(path, aside)
+
+    driver = FullDriver()
+    store = Store(driver)
+    kept = store.image("kept", tags=["1"])
+    store.blob(b"loose")
+    driver.full = True
+    assert store.collect().blobs.removed == 1
+    assert store.is_whole("kept", kept) and not store.has_blob(b"loose") and not store.has(layout.TRASH)
+
+
 def test_who_is_alone_sets_nothing_aside() -> None:
     """Nobody could need it meanwhile; what is to be kept in the trash goes there all the same."""
 
@@ -316,6 +351,43 @@ def test_who_is_alone_sets_nothing_aside() -> None:
     assert store.collect(0.0, offline=True).blobs.removed == 1 and driver.asides == 1
     put_back(driver, next(runs(driver))[0])
     assert store.has_blob(b"another")
+
+
+class FailingDriver(FilesystemDriver):
+    """What is set aside is needed again, and cannot be put back at the first try; if ``split``, there is no trash."""
+
+    def __init__(self, root: str, fault: BaseException, split: bool) -> None:
+        super().__init__(root)
+        self.fault: BaseException | None = fault
+        self.split = split
+
+    def set_aside(self, path: str, aside: str) -> None:
+        if self.split and aside.startswith(layout.TRASH):
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV), path)
+        self.touch(path)
+        super().set_aside(path, aside)
+
+    def put_back(self, aside: str, path: str) -> bool:
+        fault, self.fault = self.fault, None
+        if fault is not None:
+            raise fault
+        return super().put_back(aside, path)
+
+
+@pytest.mark.parametrize("fault", [OSError(errno.EIO, "no"), KeyboardInterrupt()], ids=["EIO", "Ctrl-C"])
+@pytest.mark.parametrize("place", ["trash", "beside", "symbolic link"])
+def test_what_cannot_be_put_back_ends_the_run_and_is_not_lost(tmp_path: Path, place: str, fault: BaseException) -> None:
+    root = str(tmp_path / "store")
+    store = Store(FailingDriver(root, fault, place == "beside"), now=tmp_path.stat().st_mtime)
+    store.driver.make_folder(layout.REPOSITORIES)
+    path = layout.blob_data(store.blob(b"loose"))
+    if place == "symbolic link":
+        os.rename(root + path, f"{root}{path}.real")
+        os.symlink("data.real", root + path)
+    with pytest.raises(type(fault)):
+        store.collect()
+    store.collect()
+    assert store.driver.get_content(path) == b"loose"
 
 
 def test_what_lies_on_another_file_system_than_the_trash_is_set_aside_where_it_is() -> None:
