@@ -133,7 +133,7 @@ class Trash:
 
         Errors:
             FileNotFoundError: there is no such content.
-            OSError: it is where it was.
+            OSError: it was put back, or cannot be.
         """
         aside = self.set_aside(path)
         try:
@@ -174,12 +174,16 @@ class Trash:
         return aside
 
     def end(self) -> None:
-        """End the run: what it removed is not put back by itself any more."""
+        """End the run: what is kept of what it removed is not put back by itself any more.
+
+        What is not to be kept, and is there all the same, could not be put back: the next run does that.
+        """
         if self.dry_run:
             return
         folder = f"{layout.TRASH}/{self.run}"
-        if self.keep and next(set_aside_by(self.driver, self.run), None) is not None:
-            self.driver.put_content(f"{folder}/{_ENDED}", b"")
+        if next(set_aside_by(self.driver, self.run), None) is not None:
+            if self.keep:
+                self.driver.put_content(f"{folder}/{_ENDED}", b"")
             return
         with suppress(FileNotFoundError):
             self.driver.delete(folder)

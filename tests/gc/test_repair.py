@@ -209,6 +209,33 @@ def test_a_blob_that_cannot_be_taken_away_stays(where: str) -> None:
     assert driver.get_content(path) == b"other"
 
 
+def test_a_blob_that_cannot_be_put_back_either_is_not_lost() -> None:
+    """The repair goes on with what else is damaged; the next run has the storage's better days."""
+
+    class FailingDriver(BusyDriver):
+        fails = True
+
+        def set_aside(self, path: str, aside: str) -> None:
+            if self.fails and aside.startswith(DAMAGED):
+                raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+            super().set_aside(path, aside)
+
+        def put_back(self, aside: str, path: str) -> bool:
+            if self.fails:
+                raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+            return super().put_back(aside, path)
+
+    driver = FailingDriver()
+    store = Store(driver)
+    manifest = store.image("app", tags=["1"])
+    path = store.put(layout.blob_data(LAYER), b"")
+    store.collect(repair=True)
+    assert not store.has(path)
+    driver.fails = False
+    assert store.collect().trash.restored == 1
+    assert driver.get_content(path) == b"" and store.has_manifest(manifest)
+
+
 # Links of layers
 
 
