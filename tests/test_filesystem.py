@@ -29,11 +29,12 @@ import attrs
 import pytest
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
-from registryd.storage import durable, filesystem
+from registryd.storage import durable
+from registryd.storage.files import FileWriter
 from registryd.storage.filesystem import LOCK_NAME, FilesystemDriver
 from registryd.storage.interfaces import IStorageDriver
 
-DRIVER = (FilesystemDriver.__module__, durable.__name__)
+DRIVER = (FilesystemDriver.__module__, FileWriter.__module__, durable.__name__)
 Call = Callable[..., object]
 Contents = dict[str, bytes]
 
@@ -337,7 +338,7 @@ class FailureTests(SynchronousTestCase):
 
     def test_writer_that_cannot_take_back_is_closed(self) -> None:
         writer = self.driver.writer("/a", True)
-        assert isinstance(writer, filesystem._FileWriter)
+        assert isinstance(writer, FileWriter)
         descriptor = writer.fileno()
         assert descriptor is not None
         writer.write([b"begin"])

@@ -18,7 +18,6 @@ import attrs
 from zope.interface import implementer
 
 from registryd.storage.durable import (
-    ATTEMPTS,
     FOLDER,
     NOT_EMPTY,
     loosely_within,
@@ -26,8 +25,8 @@ from registryd.storage.durable import (
     replace,
     sync_folder,
     within,
-    write_all,
 )
+from registryd.storage.files import open_reader, open_writer
 from registryd.storage.interfaces import Entry, IContentReader, IContentWriter, IStorageDriver, Leaf, Stat
 from registryd.storage.layout import is_temporary
 
@@ -35,7 +34,6 @@ LOCK_NAME: Final = "registryd.lock"
 """The file in the root folder that ``lock`` holds."""
 
 _READ: Final = os.O_RDONLY
-_APPEND: Final = os.O_RDWR | os.O_APPEND
 _LOCK: Final = os.O_RDWR | os.O_CREAT
 
 _FIRST_READ: Final = 64 * 1024
@@ -86,7 +84,7 @@ class FilesystemDriver:
 
     def reader(self, path: str) -> IContentReader:
         try:
-            return _open_reader(self._place(path))
+            return open_reader(self._place(path))
         except (OSError, ValueError) as error:
             raise _absence(error, path) from None
 
@@ -94,9 +92,9 @@ class FilesystemDriver:
         place = self._entry(path)
         if create:
             # What is written is durable after a move: until then its own folder need not be, only those that stay.
-            return within(os.path.dirname(place), lambda: _open_writer(place, _APPEND | os.O_CREAT), passing=True)
+            return within(os.path.dirname(place), lambda: open_writer(place, True), passing=True)
         try:
-            return _open_writer(place, _APPEND)
+            return open_writer(place, False)
         except OSError as error:
             raise _absence(error, path) from None
 
@@ -255,65 +253,6 @@ class FilesystemDriver:
         return self._place(path)
 
 
-@implementer(IContentReader)
-@attrs.define(eq=False)
-class _FileReader:
-    _descriptor: int
-    size: int
-
-    def read(self, start: int, stop: int) -> bytes:
-        stop = min(stop, self.size)
-        parts: list[bytes] = []
-        while start < stop and (part := os.pread(self._descriptor, stop - start, start)):
-            parts.append(part)
-            start += len(part)
-        return parts[0] if len(parts) == 1 else b"".join(parts)
-
-    def refresh(self) -> None:
-        self.size = os.fstat(self._descriptor).st_size
-
-    def fileno(self) -> int | None:
-        return self._descriptor
-
-    def close(self) -> None:
-        descriptor, self._descriptor = self._descriptor, -1
-        if descriptor >= 0:
-            os.close(descriptor)
-
-
-@implementer(IContentWriter)
-@attrs.define(eq=False)
-class _FileWriter(_FileReader):
-    """Its lock is on the open file: it ends with it, and keeps out other writers of this process too."""
-
-    _place: str
-
-    def write(self, buffers: Sequence[bytes | bytearray | memoryview]) -> None:
-        try:
-            self.size += write_all(self._descriptor, buffers)
-        except BaseException:
-            try:
-                os.ftruncate(self._descriptor, self.size)
-            except OSError:
-                # Nothing may follow a part of what failed. Who opens the content again sees its true size.
-                self.close()
-            raise
-
-    def truncate(self, size: int) -> None:
-        if size < self.size:
-            os.ftruncate(self._descriptor, size)
-            self.size = size
-
-    def sync(self) -> None:
-        os.fsync(self._descriptor)
-
-    def stands(self) -> bool:
-        try:
-            return os.path.samestat(os.fstat(self._descriptor), os.stat(self._place))
-        except FileNotFoundError:
-            return False
-
-
 def _check(path: str) -> None:
     components = path.split("/")[1:] if path != "/" else []
     if path[:1] != "/" or "\0" in path or not {"", ".", ".."}.isdisjoint(components):
@@ -403,34 +342,6 @@ def _hold_folder(place: str, how: int) -> int:
             raise
         # It was removed before it was locked: another stands there, or will.
         os.close(descriptor)
-
-
-def _open_reader(place: str) -> _FileReader:
-    descriptor = os.open(place, _READ)
-    try:
-        status = os.fstat(descriptor)
-        if stat.S_ISDIR(status.st_mode):
-            raise IsADirectoryError(errno.EISDIR, os.strerror(errno.EISDIR))
-        return _FileReader(descriptor, status.st_size)
-    except BaseException:
-        os.close(descriptor)
-        raise
-
-
-def _open_writer(place: str, flags: int) -> _FileWriter:
-    """Open and lock a file, the one that still stands at its place once it is locked."""
-    for _ in range(ATTEMPTS):
-        descriptor = os.open(place, flags, 0o666)
-        try:
-            fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
-            status = os.fstat(descriptor)
-            if os.path.samestat(status, os.stat(place)):
-                return _FileWriter(descriptor, status.st_size, place)
-        except BaseException:
-            os.close(descriptor)
-            raise
-        os.close(descriptor)
-    raise BlockingIOError(errno.EAGAIN, "replaced by others again and again", place)
 
 
 def _open_lock(root: str) -> int | None:

@@ -171,6 +171,7 @@ def test_a_reader_who_leaves_is_no_process_that_was_killed(begun: subprocess.Pop
 
 
 def test_who_is_slow_to_end_is_not_waited_for() -> None:
+    """All but the first item take longer than anybody waits: those who work on them have to be killed."""
     told = crew("""
         workers = Workers(4)
         began = time.monotonic()
