@@ -60,7 +60,7 @@ class Manifests:
         repository = self.marking.repository
         named = digest(revision.digest)
         path = layout.revision_link(repository.name, named)
-        if self.removal.trash.remove(path) is Outcome.RENEWED:
+        if self.removal.trash.remove(path, lambda: self._subject_stands(revision)) is Outcome.RENEWED:
             self.marking.keep([revision.digest])
             return
         self.removal.report.manifests.removed += 1
@@ -68,6 +68,19 @@ class Manifests:
         self.removal.remove_if_old(layout.revision_media_type(repository.name, named))
         self._remove_signatures(path.rpartition("/")[0])
         self.removal.prune(path.rpartition("/")[0])
+
+    def _subject_stands(self, revision: Revision) -> bool:
+        """Whether the subject of a manifest is there: it was to go first, so it has been pushed again.
+
+        That push renews the referrers that have entries, and one that was stored by Distribution has none.
+        """
+        if revision.subject is None:
+            return False
+        try:
+            self.removal.driver.stat(layout.revision_link(self.marking.repository.name, digest(revision.subject)))
+        except FileNotFoundError:
+            return False
+        return True
 
     def _remove_signatures(self, revision: str) -> None:
         """Remove the links to signatures that Distribution kept beside manifests of schema 1."""

@@ -15,6 +15,7 @@ import time
 from collections.abc import Callable, Iterator
 from contextlib import suppress
 from enum import Enum
+from typing import TypeVar
 from uuid import uuid4
 
 import attrs
@@ -24,6 +25,8 @@ from registryd.storage.interfaces import IStorageDriver, Stat
 from registryd.storage.layout import is_temporary
 from registryd_gc.report import Trashed
 from registryd_gc.workers import Stopped
+
+_T = TypeVar("_T")
 
 LOCK = f"{layout.TRASH}.lock"
 """The content that one collector at a time has open for writing.
@@ -89,8 +92,8 @@ class Trash:
         now = driver.stat(LOCK).modified
         return cls(driver, new_run(), now, now - grace, False, keep, alone, stopped)
 
-    def remove(self, path: str) -> Outcome:
-        """Remove content that was found old, unless it has been renewed since.
+    def remove(self, path: str, wanted: Callable[[], bool] = lambda: False) -> Outcome:
+        """Remove content that was found old, unless it has been renewed since, or is ``wanted`` once nobody reaches it.
 
         Errors:
             Stopped: the run has ended elsewhere.
@@ -106,7 +109,7 @@ class Trash:
             aside, stat = self.set_aside_legibly(path)
         except FileNotFoundError:
             return Outcome.GONE
-        if stat.modified > self.cutoff:
+        if stat.modified > self.cutoff or self._look(wanted, aside, path):
             self._bring_back(aside, path)
             return Outcome.RENEWED
         if not self.keep or is_temporary(aside):
@@ -137,20 +140,21 @@ class Trash:
         """
         aside = self.set_aside(path)
         try:
-            return aside, self._stat(aside, path)
+            return aside, self._look(lambda: self.driver.stat(aside), aside, path)
         except FileNotFoundError:
             # A relative symbolic link leads nowhere from the trash.
             self._bring_back(aside, path)
         aside = self._set_aside_beside(path)
         try:
-            return aside, self._stat(aside, path)
+            return aside, self._look(lambda: self.driver.stat(aside), aside, path)
         except FileNotFoundError:
             self._bring_back(aside, path)
             raise
 
-    def _stat(self, aside: str, path: str) -> Stat:
+    def _look(self, look: Callable[[], _T], aside: str, path: str) -> _T:
+        """What a look tells; should it fail otherwise than by finding nothing, content was put back."""
         try:
-            return self.driver.stat(aside)
+            return look()
         except FileNotFoundError:
             raise
         except BaseException:

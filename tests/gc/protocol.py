@@ -73,6 +73,7 @@ class Rules:
     to_any_depth: bool = True
     young_keeps_parts: bool = True
     second_look: bool = True
+    look_at_subject: bool = True
     fixed_cutoff: bool = True
     upload_is_new: bool = True
     own_trash: bool = True
@@ -125,7 +126,8 @@ def _collect_repository(
     revisions = store.names(f"{repository}/rev/")
     for path in revisions:
         manifest = path.rpartition("/")[2]
-        if manifest not in kept and not (yield from _remove(store, rules, run, cutoff, path)):
+        subject = f"{repository}/rev/{SUBJECTS[manifest]}" if manifest in SUBJECTS else None
+        if manifest not in kept and not (yield from _remove(store, rules, run, cutoff, path, subject)):
             kept |= set(closure(store, repository, manifest)) if rules.young_keeps_parts else set()
     needed = blobs_of(sorted(kept))
     yield
@@ -136,8 +138,10 @@ def _collect_repository(
     return kept
 
 
-def _remove(store: Store, rules: Rules, run: str, cutoff: int | None, path: str) -> Generator[None, None, bool]:
-    """Take a path away for good, unless it is young; whether it is gone."""
+def _remove(
+    store: Store, rules: Rules, run: str, cutoff: int | None, path: str, subject: str | None = None
+) -> Generator[None, None, bool]:
+    """Take a path away for good, unless it is young, or its subject stands in the end; whether it is gone."""
 
     def young(time: int) -> bool:
         return time >= (store.now - GRACE if cutoff is None else cutoff)
@@ -156,7 +160,11 @@ def _remove(store: Store, rules: Rules, run: str, cutoff: int | None, path: str)
         yield
         if aside not in store.trash:
             return True
-        if young(store.trash[aside]):
+        back = young(store.trash[aside])
+        if not back and subject is not None and rules.look_at_subject:
+            yield
+            back = subject in store.times
+        if back:
             yield
             if aside in store.trash:
                 store.times.setdefault(path, store.trash.pop(aside))
@@ -167,11 +175,13 @@ def _remove(store: Store, rules: Rules, run: str, cutoff: int | None, path: str)
     return True
 
 
-def put(store: Store, rules: Rules, repository: str, manifest: str) -> Generator[None, None, bool]:
-    """The PUT of a manifest under a tag; whether it was acknowledged."""
+def put(
+    store: Store, rules: Rules, repository: str, manifest: str, listed: bool = True
+) -> Generator[None, None, bool]:
+    """The PUT of a manifest under a tag; whether it was acknowledged. Referrers that are not ``listed`` are not seen."""
     store.pushing_since[manifest] = store.now
     relied: set[str] = set()
-    complete = yield from _renew_parts(store, rules, repository, manifest, relied, True)
+    complete = yield from _renew_parts(store, rules, repository, manifest, relied, True, listed)
     if complete:
         for path in (f"data/{manifest}", f"{repository}/rev/{manifest}", f"{repository}/tag/{manifest}"):
             yield
@@ -192,7 +202,7 @@ def _whole(repository: str, manifest: str) -> Iterator[str]:
 
 
 def _renew_parts(
-    store: Store, rules: Rules, repository: str, manifest: str, relied: set[str], required: bool
+    store: Store, rules: Rules, repository: str, manifest: str, relied: set[str], required: bool, listed: bool = True
 ) -> Generator[None, None, bool]:
     """Renew what a manifest needs, then what refers to it; whether all that it needs is there."""
     for part in PARTS[manifest]:
@@ -202,7 +212,7 @@ def _renew_parts(
             there = yield from _renew_parts(store, rules, repository, part, relied, required)
         if not there and required:
             return False
-    referrers = [other for other, subject in SUBJECTS.items() if subject == manifest]
+    referrers = [other for other, subject in SUBJECTS.items() if listed and subject == manifest]
     for referrer in referrers:
         seen: set[str] = set()
         if (yield from _renew(store, seen, f"{repository}/rev/{referrer}", f"data/{referrer}")):
@@ -256,6 +266,13 @@ def check_and_push(store: Store, rules: Rules) -> Program:
 def tag_again(store: Store, rules: Rules) -> Program:
     """An old untagged image that gets a tag again."""
     yield from put(store, rules, "a", "child")
+
+
+def tag_unlisted(store: Store, rules: Rules) -> Program:
+    """As that, where nothing leads from the image to its signature; which has to stay where it is there then."""
+    acknowledged = yield from put(store, rules, "a", "child", listed=False)
+    if acknowledged and "a/rev/signature" in store.times:
+        store.acknowledged |= set(_whole("a", "signature"))
 
 
 def _mount(store: Store, rules: Rules, source: str, target: str) -> Program:

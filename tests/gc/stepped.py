@@ -193,8 +193,8 @@ class SteppedDriver(MemoryDriver):
         try:
             self._entry(path)
         except FileNotFoundError:
-            return False
-        return True
+            return self._told(False)
+        return self._told(True)
 
     def content(self) -> Hashable:
         """All that is stored, with its times; names that are made by chance are alike."""

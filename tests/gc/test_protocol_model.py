@@ -28,6 +28,7 @@ from .protocol import (
     push_again,
     push_index,
     tag_again,
+    tag_unlisted,
 )
 
 Pusher = Callable[[Store, Rules], Program]
@@ -41,6 +42,7 @@ SCENARIOS: Sequence[tuple[Pusher, Sequence[str]]] = (
     (push_again, LAYER),
     (check_and_push, LAYER),
     (tag_again, SIGNED),
+    (tag_unlisted, SIGNED),
     (mount_forward, LAYER),
     (mount_backward, ("b/link/layer", "data/layer")),
 )
@@ -108,6 +110,12 @@ def test_control_no_second_look(pusher: Pusher, old: Sequence[str]) -> None:
 def test_control_sliding_cutoff(pusher: Pusher, old: Sequence[str]) -> None:
     """What is renewed before the mark and tagged after it goes, where the run lasts long."""
     _, loss = explore(pusher, old, Rules(fixed_cutoff=False))
+    assert loss is not None
+
+
+def test_control_no_look_at_the_subject() -> None:
+    """The signature goes from an image that was pushed again, where the push could not know of it."""
+    _, loss = explore(tag_unlisted, SIGNED, Rules(look_at_subject=False))
     assert loss is not None
 
 

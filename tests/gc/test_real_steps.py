@@ -102,6 +102,7 @@ class Scenario:
     manifests: Sequence[Manifest] = ()
     tags: Sequence[tuple[Tag, Manifest]] = ()
     name: RepositoryName = NAME
+    listed: bool = True
 
     def prepare(self, registry: LocalRegistry) -> None:
         for content in self.blobs:
@@ -110,6 +111,8 @@ class Scenario:
             registry.put_manifest(self.name, manifest, [])
         for tag, manifest in self.tags:
             registry.put_manifest(self.name, manifest, [tag])
+        if not self.listed:
+            registry.tree.driver.delete(f"{layout.manifests(self.name)}/referrers")
 
 
 def push_index(push: Push) -> None:
@@ -144,6 +147,13 @@ def tag_again(push: Push) -> None:
             push.wanted.update(dict.fromkeys(parts, None))
 
 
+def tag_unlisted(push: Push) -> None:
+    """As that, with a signature that Distribution has stored, so that no entry leads from its subject to it."""
+    if push.put(CHILD, *blob(NAME, LAYER)) and push.driver.is_there(layout.revision_link(NAME, SIGNATURE.digest)):
+        parts = (*revision(NAME, SIGNATURE), *blob(NAME, SIGNED))
+        push.wanted.update(dict.fromkeys(parts, None))
+
+
 def tag_cosigned(push: Push) -> None:
     """As that, with a signature under the tag where cosign looks for it."""
     if push.put(CHILD, *blob(NAME, LAYER)) and push.told(push.registry.resolve_manifest(NAME, COSIGN)):
@@ -163,6 +173,7 @@ SCENARIOS: Final = {
     "again": Scenario(push_again),
     "check": Scenario(check_and_push),
     "tag": Scenario(tag_again, blobs=(LAYER, SIGNED), manifests=(CHILD, SIGNATURE)),
+    "unlisted": Scenario(tag_unlisted, blobs=(LAYER, SIGNED), manifests=(CHILD, SIGNATURE), listed=False),
     "cosigned": Scenario(tag_cosigned, blobs=(LAYER, SIGNED), manifests=(CHILD,), tags=[(COSIGN, COSIGNED)]),
     "mount": Scenario(mount),
     "mount-back": Scenario(mount, name=OTHER),
