@@ -16,6 +16,8 @@ TRAILER_LIMIT = 64 * 1024
 
 _SIZE_LINE = re.compile(rb"([0-9A-Fa-f]{1,16})[ \t]*(?:;[\t\x20-\x7e\x80-\xff]*)?")
 
+# Nearly all that stands between the data of two chunks; all else is taken a line at a time.
+_FOLLOWING = re.compile(rb"\r\n([1-9A-Fa-f][0-9A-Fa-f]{0,15})\r\n")
 
 _TRAILER_FIELD = re.compile(rb"[!#$%&'*+.^_`|~0-9A-Za-z-]+:[\t\x20-\x7e\x80-\xff]*")
 
@@ -51,6 +53,9 @@ class ChunkedDecoder:
                 self._left -= len(piece)
                 position += len(piece)
                 self._data(piece)
+                following = _FOLLOWING.match(data, position)
+                if following is not None:
+                    self._left, position = int(following[1], 16), following.end()
                 continue
             end = data.find(b"\r\n", position, position + LINE_LIMIT)
             if end < 0:
