@@ -17,6 +17,7 @@ from twisted.logger import ILogObserver, Logger
 from twisted.python import usage
 from twisted.python.components import Componentized
 
+from registryd.allocator import keep_buffers
 from registryd.config import Config, ConfigError, Log, load
 from registryd.daemon import RegistryService, StartError
 from registryd.http.accesslog import AccessLog
@@ -89,6 +90,7 @@ class Registries(MultiService):
             RegistryService(config, reactor, self._access_log).setServiceParent(self)
 
     def startService(self) -> None:
+        keep_buffers()
         super().startService()
         self._reactor.callWhenRunning(self._stop_quietly)
 

@@ -34,8 +34,8 @@ from registryd.storage.tree import Tree
 _log = Logger()
 _T = TypeVar("_T")
 
-BATCH = 1024 * 1024
-"""Bytes that are handed to a thread at once. A session holds at most twice as many, and what one read brings."""
+BATCH = 512 * 1024
+"""Bytes that are handed to a thread at once. A session holds at most twice as many, and what two reads bring."""
 
 SMALL_PIECE = 4096
 """Bytes below which pieces are gathered in one before they are stored."""

@@ -46,7 +46,7 @@ from registryd.interfaces import (
 
 _log = Logger()
 
-BULK_READ = 512 * 1024
+BULK_READ = 1024 * 1024
 """Bytes that are read from a socket at once while a large body comes in."""
 
 _LENGTH_DIGITS = 18
