@@ -11,7 +11,7 @@ from registryd.storage import layout
 from registryd.storage.interfaces import IStorageDriver
 from registryd_gc.census import Repository, Tagged
 from registryd_gc.digests import data_path, digest
-from registryd_gc.mark import Marking, attached_to
+from registryd_gc.mark import Marking, Subject, attached_to, is_among
 from registryd_gc.retention import Decision, Rule
 
 
@@ -53,7 +53,25 @@ class Keeper:
         subject = attached_to(tag)
         if subject is None or tag.target is None or tag.used > self.cutoff:
             return False
-        return untagged_go or any(len(other) == subject[0] and other[:32] == subject[1] for other in loose)
+        if not untagged_go:
+            return is_among(subject, loose)
+        return is_among(subject, repository.revisions) or not self._is_stored(subject)
+
+    def _is_stored(self, subject: Subject) -> bool:
+        """Whether the store holds a manifest, for any repository: signatures can be kept in one of their own."""
+        length, first = subject
+        data = data_path(first + bytes(length - len(first)))
+        if length == len(first):
+            return self._stands(data)
+        folder = data.rpartition("/")[0].rpartition("/")[0]
+        return any(entry.name.startswith(first.hex()) for entry in self.driver.entries(folder))
+
+    def _stands(self, path: str) -> bool:
+        try:
+            self.driver.stat(path)
+        except FileNotFoundError:
+            return False
+        return True
 
     def _young(self, repository: Repository) -> Iterator[bytes]:
         """The manifests that are not kept yet, and were pushed or renewed lately."""

@@ -38,6 +38,7 @@ class Links:
 
     def sweep_layers(self) -> None:
         """Remove the layer links that no kept manifest needs."""
+        self._keep_unknown()
         # What an alias names is needed too, and must be known before its own link is judged.
         for algorithm in reversed(LENGTHS):
             folder = f"{layout.layers(self.marking.repository.name)}/{algorithm}"
@@ -46,6 +47,16 @@ class Links:
                 self._sweep_layer(algorithm, folder, leaf)
                 if leaf.size is None or leaf.others:
                     self.removal.tidy_leaf(folder, leaf)
+
+    def _keep_unknown(self) -> None:
+        """Keep the links by digests of other algorithms, as Distribution's of SHA-384, with what they name."""
+        layers = layout.layers(self.marking.repository.name)
+        for folder in self.removal.driver.entries(layers):
+            if folder.is_folder and folder.name not in LENGTHS:
+                for leaf in self.removal.driver.leaves(f"{layers}/{folder.name}", "link", False):
+                    if leaf.size is not None:
+                        self.left += 1
+                        self._follow(f"{layers}/{folder.name}/{leaf.name}/link")
 
     @property
     def missing(self) -> bool:
@@ -64,7 +75,7 @@ class Links:
                 self._follow(path)
         elif self._remove(blob, leaf, path):
             self.removal.report.links.removed += 1
-            self.removal.listener.removed(f"{self.marking.repository.name}: layer link {digest(blob)}")
+            self._tell_removed(f"layer link {digest(blob)}")
         else:
             self.left += 1
 
@@ -94,9 +105,10 @@ class Links:
         """The needed blobs without a link."""
         missing = set(self.marking.needed)
         for algorithm in LENGTHS:
-            for entry in self.removal.driver.entries(f"{layout.layers(self.marking.repository.name)}/{algorithm}"):
-                blob = from_name(algorithm, entry.name)
-                if blob is not None:
+            folder = f"{layout.layers(self.marking.repository.name)}/{algorithm}"
+            for leaf in self.removal.driver.leaves(folder, "link", False):
+                blob = from_name(algorithm, leaf.name)
+                if blob is not None and leaf.size is not None:
                     missing.discard(blob)
         return missing
 
@@ -113,7 +125,12 @@ class Links:
         for algorithm, leaf in self._leaves(f"{folder}/index"):
             manifest = from_name(algorithm, leaf.name)
             if manifest is not None and leaf.size is not None and not self._stands(manifest):
-                self._remove_history(f"{folder}/index/{algorithm}/{leaf.name}/link", leaf)
+                path = f"{folder}/index/{algorithm}/{leaf.name}/link"
+                if leaf.modified <= self.removal.cutoff and self.removal.remove_link(path) is not Outcome.RENEWED:
+                    self.removal.report.history.removed += 1
+                    self._tell_removed(f"entry of the history of {folder.rpartition('/')[2]}: {digest(manifest)}")
+                else:
+                    self.left += 1
         if folder.rpartition("/")[2] not in self.marking.repository.tags:
             self._remove_tag(folder)
 
@@ -135,11 +152,8 @@ class Links:
         revision = self.marking.repository.revisions.get(manifest)
         return revision is not None and revision.kept
 
-    def _remove_history(self, path: str, leaf: Leaf) -> None:
-        if leaf.modified <= self.removal.cutoff and self.removal.remove_link(path) is not Outcome.RENEWED:
-            self.removal.report.history.removed += 1
-        else:
-            self.left += 1
+    def _tell_removed(self, what: str) -> None:
+        self.removal.listener.removed(f"{self.marking.repository.name}: {what}")
 
     def sweep_referrers(self, write: bool) -> None:
         """Remove the entries of manifests that are gone; with ``write``, write those that are missing."""
@@ -169,6 +183,7 @@ class Links:
                 yield referrer
             elif self.removal.remove_link(path) is not Outcome.RENEWED:
                 self.removal.report.referrers.removed += 1
+                self._tell_removed(f"entry of referrers: {digest(referrer)}")
         # Also what a run that was killed has emptied.
         for algorithm in LENGTHS:
             self.removal.prune(f"{folder}/{algorithm}")

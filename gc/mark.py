@@ -7,12 +7,12 @@ made from its digest, which is how signatures were kept before there were referr
 from __future__ import annotations
 
 import re
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 
 import attrs
 
 from registryd_gc.census import Repository, Revision, Tagged
-from registryd_gc.digests import unpacked
+from registryd_gc.digests import LENGTHS, unpacked
 
 _ATTACHED = re.compile(r"(sha256|sha512)-([0-9a-f]{64})(?:\.(?:sig|att|sbom))?", re.ASCII)
 
@@ -32,6 +32,14 @@ def attached_to(tag: Tagged) -> Subject | None:
 
 def _as_subject(manifest: bytes) -> Subject:
     return len(manifest), manifest[:32]
+
+
+def is_among(subject: Subject, manifests: Collection[bytes]) -> bool:
+    """Whether a subject is one of some manifests."""
+    length, first = subject
+    if length == LENGTHS["sha256"]:
+        return first in manifests
+    return any(_as_subject(manifest) == subject for manifest in manifests)
 
 
 @attrs.define

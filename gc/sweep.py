@@ -60,7 +60,7 @@ class Manifests:
         repository = self.marking.repository
         named = digest(revision.digest)
         path = layout.revision_link(repository.name, named)
-        if self.removal.trash.remove(path, lambda: self._subject_stands(revision)) is Outcome.RENEWED:
+        if self.removal.trash.remove(path, lambda: self._has_new_subject(revision)) is Outcome.RENEWED:
             self.marking.keep([revision.digest])
             return
         self.removal.report.manifests.removed += 1
@@ -69,18 +69,18 @@ class Manifests:
         self._remove_signatures(path.rpartition("/")[0])
         self.removal.prune(path.rpartition("/")[0])
 
-    def _subject_stands(self, revision: Revision) -> bool:
-        """Whether the subject of a manifest is there: it was to go first, so it has been pushed again.
+    def _has_new_subject(self, revision: Revision) -> bool:
+        """Whether the subject of a manifest was pushed again during the run.
 
         That push renews the referrers that have entries, and one that was stored by Distribution has none.
         """
         if revision.subject is None:
             return False
+        path = layout.revision_link(self.marking.repository.name, digest(revision.subject))
         try:
-            self.removal.driver.stat(layout.revision_link(self.marking.repository.name, digest(revision.subject)))
+            return self.removal.driver.stat(path).modified > self.removal.cutoff
         except FileNotFoundError:
             return False
-        return True
 
     def _remove_signatures(self, revision: str) -> None:
         """Remove the links to signatures that Distribution kept beside manifests of schema 1."""
@@ -174,7 +174,7 @@ class RepositorySweep:
                 driver.prune(folder, layout.REPOSITORIES)
             if any(entry.name in PARTS for entry in driver.entries(folder)):
                 return False
-        elif left:
+        elif left or self._has_young(layout.upstream(name)) or self._is_young(layout.mirror(name)):
             return False
         self.removal.report.repositories.removed += 1
         self.removal.listener.removed(f"repository {name}")
@@ -216,3 +216,17 @@ class RepositorySweep:
             else:
                 self.removal.remove_if_old(path)
         self.removal.prune(folder)
+
+    def _has_young(self, folder: str) -> bool:
+        """Whether anything in a folder is young, at any depth."""
+        for entry in self.removal.driver.entries(folder):
+            path = f"{folder}/{entry.name}"
+            if self._has_young(path) if entry.is_folder else self._is_young(path):
+                return True
+        return False
+
+    def _is_young(self, path: str) -> bool:
+        try:
+            return self.removal.driver.stat(path).modified > self.removal.cutoff
+        except FileNotFoundError:
+            return False

@@ -230,7 +230,7 @@ def put_back(driver: IStorageDriver, run: str, renew: bool = False) -> int:
             count += 1
             _have_layers(driver, path)
             # An entry of a tag's history has the time of a push, which this is not.
-            if renew and "/index/" not in path:
+            if renew and "/index/" not in path.partition("/_manifests/tags/")[2]:
                 driver.touch(path)
     driver.delete(f"{layout.TRASH}/{run}")
     return count

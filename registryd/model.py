@@ -151,7 +151,8 @@ def read_stored(content: bytes, pushed_as: Callable[[], str | None]) -> Document
         try:
             return _READERS.get(media_type, _read_unknown)(media_type, document)
         except (ManifestInvalid, DigestInvalid):
-            return Document(media_type, mentioned=tuple(dict.fromkeys(_mentioned(document))))
+            mentioned = tuple(dict.fromkeys(_mentioned(document)))
+            return Document(media_type, subject=_loose_subject(document), mentioned=mentioned)
 
 
 def refuse_ambiguity(content: bytes) -> None:
@@ -320,6 +321,16 @@ def _descriptor(document: Mapping[str, Any], key: str) -> Descriptor | None:
     return _read_descriptor(value)
 
 
+def _loose_subject(document: Mapping[str, Any]) -> Descriptor | None:
+    """The subject that a manifest names by a digest, whatever else is wrong with it."""
+    subject = document.get("subject")
+    digest = subject.get("digest") if isinstance(subject, dict) else None
+    try:
+        return Descriptor("", Digest.parse(digest), 0) if isinstance(digest, str) else None
+    except DigestInvalid:
+        return None
+
+
 def _read_descriptor(value: Mapping[str, Any]) -> Descriptor:
     size = value.get("size")
     if not isinstance(size, int) or isinstance(size, bool) or size < 0:
@@ -340,6 +351,7 @@ def _mentioned(value: object) -> Iterator[Digest]:
     while pending:
         current = pending.pop()
         if isinstance(current, dict):
+            pending.extend(current.keys())
             pending.extend(current.values())
         elif isinstance(current, list):
             pending.extend(current)

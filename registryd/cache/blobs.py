@@ -48,20 +48,29 @@ class Blobs:
 
     def _hit(self, reader: IBlobReader, name: RepositoryName) -> IBlobReader | Deferred[IBlobReader]:
         blob = reader.descriptor
-        if self._source.sizes.get(blob.digest, blob.size) != blob.size:
+        if self._source.sizes.get((name, blob.digest), blob.size) != blob.size:
             reader.close()
-            return Deferred.fromCoroutine(self._heal(name, blob.digest))
+            return Deferred.fromCoroutine(self._check(name, blob.digest))
         self._source.meters.blobs.served(blob.size, True)
         return reader
 
+    async def _check(self, name: RepositoryName, digest: Digest) -> IBlobReader:
+        """A blob that is not as large as a manifest says, fetched again if it is that which is wrong."""
+        if await self._source.in_thread(self._source.mirrored.is_intact, digest):
+            reader: IBlobReader = await self._cached.open_blob(name, digest)
+            self._source.meters.blobs.served(reader.descriptor.size, True)
+        else:
+            reader = await self._heal(name, digest)
+        # What was verified now has the size that it has, whatever the manifest says.
+        self._source.sizes[name, digest] = reader.descriptor.size
+        return reader
+
     async def _heal(self, name: RepositoryName, digest: Digest) -> IBlobReader:
-        """Fetch a blob again that is not as large as a manifest says."""
+        """Fetch a blob again."""
         _log.error("{name}: {digest} is damaged, and is fetched again", name=name, digest=digest)
         await self._source.in_thread(self._source.mirrored.forget_blob, name, digest)
         unknown = Failure(BlobUnknown(detail={"digest": str(digest)}))
         reader: IBlobReader = await self._ask(self._open_counted, unknown, name, digest)
-        # What was verified now has the size that it has, whatever the manifest says.
-        self._source.sizes[digest] = reader.descriptor.size
         return reader
 
     async def _open_counted(self, blob: Fillable) -> IBlobReader:
@@ -133,10 +142,11 @@ class Blobs:
         fill = self._fills.of_another(blob)
         if fill is None:
             return None
-        await fill.opened()
         try:
+            await fill.opened()
             told = await self._source.upstream.resolve_blob(blob.remote, blob.digest)
-        except BlobUnknown:
+        except (BlobUnknown, UpstreamUnavailable):
+            # What the upstream says of the other repository holds for that one alone.
             return None
         if told.size != fill.size:
             return None

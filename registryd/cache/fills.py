@@ -32,6 +32,11 @@ LOOK = 0.05
 NO_ROOM = 60.0
 """Seconds for which a storage without room is not tried again."""
 
+FROZEN = 600.0
+"""Seconds for which another process may have the right to fetch something, and fetch nothing of it."""
+
+ELSEWHERE_FROZEN = "another process is to fetch it, and does not"
+
 MOST_BEGINNINGS = 3
 """How often what has come is given up at most, and the blob begun anew, before its fill fails."""
 
@@ -112,6 +117,7 @@ class Fill:
         self._stopping = False
         self._fetching: Fetching | None = None
         self._pause = Pause(fills.source.clock)
+        self._elsewhere_last = Elsewhere(0, None), fills.source.clock.seconds()
         self._waiting: list[tuple[Callable[[], bool], Deferred[None]]] = []
         self._ended: Deferred[None] | None = None
 
@@ -237,11 +243,25 @@ class Fill:
             if isinstance(size, int):
                 self._completed(size)
                 return
+            self._expect_growth(size)
             if size.size is not None:
                 self.size = size.size if self.size is None else self.size
                 self._found(size.stored)
             await self._pause.sleep(LOOK)
         raise UpstreamUnavailable(STOPPING)
+
+    def _expect_growth(self, found: Elsewhere) -> None:
+        """Take note of how far another process is.
+
+        Errors:
+            UpstreamUnavailable: it has come no further for a long time.
+        """
+        now = self._source.clock.seconds()
+        last, since = self._elsewhere_last
+        if found != last:
+            self._elsewhere_last = found, now
+        elif now - since > FROZEN:
+            raise UpstreamUnavailable(ELSEWHERE_FROZEN)
 
     def _look(self) -> BlobWriter | Elsewhere | int:
         """The session to fetch into, or how far who has it is, or the size of the blob if it is there."""

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
-from registryd.cache.fills import LOOK
+from registryd.cache.fills import ELSEWHERE_FROZEN, FROZEN, LOOK
 from registryd.cache.mirrored import Told
 from registryd.cache.once import Once
 from registryd.cache.source import REMEMBERED, Source
@@ -219,7 +219,8 @@ class Manifests:
 
     async def _claim(self, name: RepositoryName, digest: Digest) -> BlobWriter | Manifest:
         """The right to fetch a manifest, or what another process has fetched before it was given."""
-        while True:
+        patience = self._source.clock.seconds() + FROZEN
+        while self._source.clock.seconds() < patience:
             try:
                 claim = await self._source.in_thread(self._uploads.claim, name, digest).addErrback(tell_full)
             except BlockingIOError:
@@ -234,6 +235,7 @@ class Manifests:
                 raise
             await self._release(claim)
             return fetched
+        raise self._unavailable(digest, UpstreamUnavailable(ELSEWHERE_FROZEN))
 
     async def _fetch_claimed(self, name: RepositoryName, digest: Digest) -> Manifest:
         try:
@@ -264,7 +266,7 @@ class Manifests:
             renewed.addErrback(lambda failure: _log.failure("{name}: parts were not renewed", failure, name=name))
         return manifest
 
-    def _renew_parts(self, name: RepositoryName, manifest: Manifest) -> Mapping[Digest, int]:
+    def _renew_parts(self, name: RepositoryName, manifest: Manifest) -> Mapping[tuple[RepositoryName, Digest], int]:
         """Renew what a manifest references; the sizes of its blobs."""
         try:
             document = read_document(manifest)
@@ -282,4 +284,4 @@ class Manifests:
             links = (layout.revision_link(name, digest), layout.layer_link(name, digest))
             if [link for link in links if self._promises.keep(link) is not None]:
                 self._promises.keep(layout.blob_data(digest))
-        return {part.descriptor.digest: part.descriptor.size for part in document.blobs}
+        return {(name, part.descriptor.digest): part.descriptor.size for part in document.blobs}

@@ -16,11 +16,13 @@ from twisted.logger import Logger
 from registryd.errors import DigestInvalid, ManifestInvalid
 from registryd.interfaces import Referrer
 from registryd.model import Descriptor, Manifest, read_document, told_media_type
-from registryd.reference import Digest, RepositoryName, Tag
+from registryd.reference import Digest, RepositoryName, Tag, new_hash
 from registryd.storage import layout
 from registryd.storage.tree import Tree
 
 _log = Logger()
+
+_READ = 1024 * 1024
 
 TOLD_KNOWN = 16384
 """Tags of which it is remembered what the upstream told, while that is not written anew; at some 600 bytes each."""
@@ -212,6 +214,20 @@ class Mirrored:
         except FileNotFoundError:
             return None
         return size if digest.may_be_of(size) else None
+
+    def is_intact(self, digest: Digest) -> bool:
+        """Whether a blob's bytes are those of its digest; all of them are read for that."""
+        state = new_hash(digest.algorithm)
+        try:
+            content = self.tree.driver.reader(layout.blob_data(digest))
+            try:
+                for start in range(0, content.size, _READ):
+                    state.update(content.read(start, start + _READ))
+            finally:
+                content.close()
+        except OSError:
+            return False
+        return state.hexdigest() == digest.hex
 
     def link_blob(self, name: RepositoryName, digest: Digest) -> bool:
         """Let a repository hold a blob that another holds already; false if that is gone."""

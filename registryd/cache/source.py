@@ -33,9 +33,9 @@ class Source:
     """An upstream, and the part of the tree that mirrors it.
 
     ``remote_name`` tells the name that the upstream knows a repository of the tree by. ``freshness``: seconds for which
-    what the upstream told is not asked again; that it does not have something, too. ``sizes`` are those of blobs in
-    bytes, as the manifests that were served last tell them. ``most_passing``: blobs that pass through at once, since
-    they cannot be stored. ``most_untold``: bytes of a blob whose size the upstream does not tell.
+    what the upstream told is not asked again; that it does not have something, too. ``sizes`` are those of the blobs of
+    repositories in bytes, as the manifests that were served last there tell them. ``most_passing``: blobs that pass
+    through at once, since they cannot be stored. ``most_untold``: bytes of a blob whose size the upstream does not tell.
     """
 
     upstream: IUpstream
@@ -50,7 +50,9 @@ class Source:
     most_untold: int = MOST_UNTOLD
     absent: MutableMapping[tuple[str, RepositoryName, str], bool] = attrs.field(init=False, repr=False)
 
-    sizes: MutableMapping[Digest, int] = attrs.field(factory=lambda: LRUCache(4 * REMEMBERED), init=False, repr=False)
+    sizes: MutableMapping[tuple[RepositoryName, Digest], int] = attrs.field(
+        factory=lambda: LRUCache(4 * REMEMBERED), init=False, repr=False
+    )
 
     @absent.default
     def _no_absent(self) -> MutableMapping[tuple[str, RepositoryName, str], bool]:

@@ -8,7 +8,7 @@ from registryd.model import OCTET_STREAM, Descriptor
 from registryd.reference import Digest
 from registryd.storage import layout
 from tests.cache.mirror import APP, LARGE, OTHER_APP, MirrorTestCase
-from tests.values import image, put_blob
+from tests.values import described, image, put_blob
 
 
 class HeadTests(MirrorTestCase):
@@ -113,6 +113,21 @@ class HealTests(MirrorTestCase):
             self.mirror.driver.put_content(layout.blob_data(digest), LARGE[:-1])
             self.assert_pulled(self.pull(digest), LARGE)
             self.assertEqual(self.mirror.driver.get_content(layout.blob_data(digest)), LARGE)
+
+    def test_a_manifest_that_lies_of_a_size_costs_no_blob(self) -> None:
+        digest = self.upstream.add_blob(LARGE)
+        self.pull(digest)
+        said = described(LARGE)
+        lying = image(b"config", layers=[{**said, "size": said["size"] + 1}])
+        self.upstream.add(lying, "v1")
+        for name in (OTHER_APP, APP):
+            self.upstream.unavailable = False
+            self.successResultOf(self.registry.get_manifest(name, lying.digest))
+            self.upstream.unavailable = True
+            for _ in range(2):
+                self.assert_pulled(self.pull(digest), LARGE)
+        self.assertEqual(self.upstream.asked["fetch_blob"], 1)
+        self.assert_nothing_open()
 
     def test_a_blob_as_its_manifest_says_is_not_fetched_again(self) -> None:
         manifest = image(b"config", LARGE)

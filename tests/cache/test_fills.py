@@ -8,7 +8,7 @@ from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
 from registryd.cache.fetching import DELAYS, PROGRESS
-from registryd.cache.fills import LOOK
+from registryd.cache.fills import FROZEN, LOOK
 from registryd.errors import BlobUnknown, RegistryError, UploadUnknown, UpstreamUnavailable
 from registryd.interfaces import PeerGone
 from registryd.reference import Digest
@@ -184,6 +184,17 @@ class ColdBlobTests(MirrorTestCase):
         self.upstream.heads_blobs = False
         self.successResultOf(self.registry.open_blob(OTHER_APP, digest)).close()
         self.assertEqual(self.upstream.asked["fetch_blob"], 2)
+
+    def test_that_another_repository_does_not_have_is_asked_for_once_more(self) -> None:
+        digest = self.upstream.add_blob(LARGE)
+        self.upstream.hold = {"fetch_blob"}
+        first, second = (self.registry.open_blob(name, digest) for name in (APP, OTHER_APP))
+        del self.upstream.blobs[digest]
+        self.upstream.let_go()
+        self.failureResultOf(first, BlobUnknown)
+        self.upstream.add_blob(LARGE)
+        self.upstream.let_go()
+        self.assert_pulled(Pull(self.successResultOf(second)), LARGE)
 
     def test_that_two_have_fetched_is_read_to_its_end_by_both(self) -> None:
         digest = self.upstream.add_blob(LARGE)
@@ -459,6 +470,17 @@ class LeftOverTests(MirrorTestCase):
         self.clock.advance(LOOK)
         self.assert_pulled(Pull(self.successResultOf(opened)), LARGE)
         self.assert_nothing_open()
+
+    def test_one_that_another_process_holds_for_nothing_is_waited_for_so_long(self) -> None:
+        digest = self.upstream.add_blob(LARGE)
+        other = self.mirror.local.uploads.claim(APP, digest)
+        opened = self.registry.open_blob(APP, digest)
+        self.clock.pump([1.0] * int(FROZEN - 1))
+        self.assertNoResult(opened)
+        self.clock.pump([1.0] * 5)
+        self.failureResultOf(opened, BlobUnknown)
+        self.successResultOf(other.suspend())
+        self.assert_pulled(self.pull(digest), LARGE)
 
     def test_is_no_session_of_clients(self) -> None:
         digest = self.leave(LARGE[:1000])

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from twisted.internet.defer import Deferred, fail, succeed
 
+from registryd.cache.fills import FROZEN
 from registryd.errors import BlobUnknown, ManifestUnknown, NameUnknown, Unsupported
 from registryd.model import DOCKER_SCHEMA1_SIGNED, Descriptor, Manifest
 from registryd.reference import Digest, Tag
@@ -34,6 +35,16 @@ class TagTests(MirrorTestCase):
         self.assertEqual(self.upstream.asked, {"resolve_manifest": 1, "get_manifest": 1})
         self.assertEqual(self.mirror.local.tree.tag(APP, V1), OLD.digest)
         self.assertEqual(self.mirror.driver.get_content(layout.mirror(APP)), b"docker.io")
+
+    def test_that_another_process_holds_for_nothing_is_waited_for_so_long(self) -> None:
+        other = self.mirror.local.uploads.claim(APP, OLD.digest)
+        got = self.registry.get_manifest(APP, V1)
+        self.clock.pump([1.0] * int(FROZEN - 1))
+        self.assertNoResult(got)
+        self.clock.pump([1.0] * 5)
+        self.failureResultOf(got, ManifestUnknown)
+        self.successResultOf(other.suspend())
+        self.assertEqual(self.get(), OLD)
 
     def test_is_not_checked_again_while_it_is_fresh(self) -> None:
         for _ in range(3):

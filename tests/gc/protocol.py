@@ -141,7 +141,7 @@ def _collect_repository(
 def _remove(
     store: Store, rules: Rules, run: str, cutoff: int | None, path: str, subject: str | None = None
 ) -> Generator[None, None, bool]:
-    """Take a path away for good, unless it is young, or its subject stands in the end; whether it is gone."""
+    """Take a path away for good, unless it is young, or its subject is, in the end; whether it is gone."""
 
     def young(time: int) -> bool:
         return time >= (store.now - GRACE if cutoff is None else cutoff)
@@ -163,7 +163,7 @@ def _remove(
         back = young(store.trash[aside])
         if not back and subject is not None and rules.look_at_subject:
             yield
-            back = subject in store.times
+            back = subject in store.times and young(store.times[subject])
         if back:
             yield
             if aside in store.trash:
@@ -175,10 +175,8 @@ def _remove(
     return True
 
 
-def put(
-    store: Store, rules: Rules, repository: str, manifest: str, listed: bool = True
-) -> Generator[None, None, bool]:
-    """The PUT of a manifest under a tag; whether it was acknowledged. Referrers that are not ``listed`` are not seen."""
+def put(store: Store, rules: Rules, repository: str, manifest: str, listed: bool = True) -> Generator[None, None, bool]:
+    """The PUT of a manifest under a tag; whether it was acknowledged. No referrer is seen that is not ``listed``."""
     store.pushing_since[manifest] = store.now
     relied: set[str] = set()
     complete = yield from _renew_parts(store, rules, repository, manifest, relied, True, listed)

@@ -18,6 +18,7 @@ from registryd_gc.trash import LOCK
 
 from .trees import APP, DAY, NEW, OLD, OTHER, Store, described, image, listed, manifest_of
 
+ORAS = "application/vnd.cncf.oras.artifact.manifest.v1+json"
 UNTAGGED = pytest.mark.parametrize("untagged_go", [False, True], ids=["kept", "delete-untagged"])
 
 
@@ -203,6 +204,88 @@ def test_a_referrer_whose_subject_is_gone_is_untagged(store: Store) -> None:
     assert not store.is_whole("signature", signature)
     assert report.referrers.removed == 1
     assert not store.has(f"{layout.manifests(APP)}/referrers/sha256")
+
+
+@pytest.mark.parametrize("referrer_first", [False, True])
+def test_a_referrer_that_names_its_subject_as_a_part_goes_with_it(store: Store, referrer_first: bool) -> None:
+    """In a manifest of an unknown type, as ORAS had, the subject is a reference like any other."""
+    subject = Store(MemoryDriver()).image("app")
+    document = {"mediaType": ORAS, "blobs": [described(b"signed")], "subject": listed(subject)}
+    store.layer(b"signed")
+    for step in sorted(("referrer", "subject"), reverse=not referrer_first):
+        if step == "referrer":
+            store.manifest(manifest_of(document, ORAS))
+        else:
+            store.image("app")
+    dry, real = (store.collect(untagged_go=True, dry_run=dry_run) for dry_run in (True, False))
+    assert (dry.manifests, dry.blobs, dry.repositories) == (real.manifests, real.blobs, real.repositories)
+    assert (real.manifests.removed, real.blobs.kept, real.repositories.kept) == (2, 0, 0)
+
+
+@pytest.mark.parametrize("algorithm", ["sha256", "sha512"])
+def test_signatures_in_a_repository_of_their_own_stay_while_the_image_does(store: Store, algorithm: str) -> None:
+    """As cosign keeps them where COSIGN_REPOSITORY says so."""
+    signed = store.image("app", tags=["1"])
+    if algorithm == "sha512":
+        signed = store.manifest(Manifest(signed.media_type, Digest.of(signed.content, algorithm), signed.content))
+        store.tag("1", signed)
+    tag = f"{algorithm}-{signed.digest.hex[:64]}.sig"
+    signature = store.image("signature", OTHER, tags=[tag])
+    store.collect(untagged_go=True)
+    assert store.is_whole("signature", signature, OTHER) and store.has_tag(tag, OTHER)
+    store.driver.delete(layout.tag(APP, Tag("1")))
+    for _ in range(2):
+        store.collect(untagged_go=True)
+    assert not store.has_manifest(signature, OTHER) and list(store.files()) == [LOCK]
+
+
+def test_a_signature_that_is_not_well_formed_stays_with_its_subject(store: Store) -> None:
+    """Only another registry takes such; it is no reason to lose it."""
+    subject = store.image("app", tags=["1"])
+    without_size = {key: value for key, value in listed(subject).items() if key != "size"}
+    for what, more in {
+        "size": {"subject": without_size},
+        "annotation": {"subject": listed(subject), "annotations": {"count": 1}},
+    }.items():
+        signature = store.image(what, **more)
+        store.collect(untagged_go=True)
+        assert store.is_whole(what, signature)
+
+
+def test_a_digest_as_a_key_is_a_reference(store: Store) -> None:
+    layer = store.layer(b"named by a key")
+    store.manifest(manifest_of({"mediaType": "a/b", "layers": {str(layer): {"size": 3}}}, "a/b"), tags=["1"])
+    store.collect()
+    assert store.has_blob(b"named by a key")
+
+
+def test_links_by_other_digests_keep_what_they_name(store: Store) -> None:
+    """Distribution takes SHA-384 as well; its bytes are under SHA-256."""
+    stored = store.blob(b"pushed as sha384")
+    path = f"{layout.layers(APP)}/sha384/{'0' * 96}/link"
+    store.link(path, stored)
+    report = store.collect(untagged_go=True)
+    assert store.has_blob(b"pushed as sha384") and store.has(path)
+    assert (report.repositories.kept, report.damage) == (1, [])
+
+
+def test_entries_that_go_are_named(store: Store) -> None:
+    store.image("app", tags=["1"])
+    gone = Digest.of(b"gone")
+    store.link(layout.tag_history_link(APP, Tag("1"), gone), gone)
+    store.link(layout.referrer_link(APP, gone, gone), gone)
+    store.collect()
+    assert store.heard.lines == [f"{APP}: entry of the history of 1: {gone}", f"{APP}: entry of referrers: {gone}"]
+
+
+def test_a_link_whose_folder_is_empty_is_missing(store: Store) -> None:
+    store.image("app", tags=["1"])
+    layer = Digest.of(b"layer of app")
+    store.driver.delete(layout.layer_link(APP, layer))
+    store.driver.delete(layout.blob_data(layer))
+    store.driver.make_folder(layout.layer_link(APP, layer).rpartition("/")[0])
+    dry, real = (store.collect(dry_run=dry_run) for dry_run in (True, False))
+    assert [damage.kind for damage in dry.damage] == [damage.kind for damage in real.damage] == ["parts"]
 
 
 def test_a_tagged_referrer_stays_without_its_subject(store: Store) -> None:

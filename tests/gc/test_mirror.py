@@ -83,6 +83,16 @@ def test_a_tag_that_is_used_keeps_its_image(store: Store) -> None:
     assert store.collect().mirror.manifests_expired == 2
 
 
+@pytest.mark.parametrize("young", [layout.upstream_tags(HUB), layout.mirror(HUB)])
+def test_a_repository_stays_for_what_is_young_in_it(store: Store, young: str) -> None:
+    cached(store, "old", 8 * DAY)
+    store.put(young, b"docker.io", HOUR)
+    store.proxy()
+    dry, real = (store.collect(dry_run=dry_run) for dry_run in (True, False))
+    assert (real.manifests.removed, real.repositories.removed, real.repositories.kept) == (1, 0, 1)
+    assert dry.repositories == real.repositories and store.has(young)
+
+
 def test_a_blob_that_was_pulled_by_itself_expires_by_itself(store: Store) -> None:
     store.mirror()
     for content, age in ((b"old", 8 * DAY), (b"recent", 6 * DAY)):

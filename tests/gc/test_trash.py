@@ -9,7 +9,7 @@ from pathlib import Path
 
 import pytest
 
-from registryd.reference import Digest, Tag
+from registryd.reference import Digest, RepositoryName, Tag
 from registryd.storage import layout
 from registryd.storage.filesystem import FilesystemDriver
 from registryd.storage.interfaces import IContentWriter
@@ -218,6 +218,15 @@ def test_trash_is_kept_and_can_be_had_back(store: Store) -> None:
     store.configure()
     assert store.collect(untagged_go=True).manifests.removed == 0
     assert store.has(layout.layers(APP)) and list(runs(store.driver)) == []
+
+
+def test_what_is_had_back_stays_whatever_its_repository_is_called(store: Store) -> None:
+    name = RepositoryName("team/index/app")
+    gone = store.image("gone", name)
+    store.configure(trash=3 * DAY)
+    put_back(store.driver, store.collect(untagged_go=True).run, renew=True)
+    store.collect(untagged_go=True)
+    assert store.is_whole("gone", gone, name)
 
 
 def test_a_repository_that_is_had_back_has_a_folder_of_layers(store: Store) -> None:
