@@ -85,8 +85,10 @@ def summary(report: Report) -> str:
         f"repositories  {report.repositories.kept} kept, {report.repositories.removed} {verb}",
         f"tags          {report.tags.kept} kept, {report.tags.removed} {verb}",
         f"manifests     {report.manifests.kept} kept, {report.manifests.removed} {verb}",
-        f"blobs         {blobs.kept} kept ({kept}), {blobs.removed} {verb} ({gone})",
     ]
+    if report.manifests.young:
+        lines.append(f"              {report.manifests.young} of the kept are not needed, but too young to go")
+    lines.append(f"blobs         {blobs.kept} kept ({kept}), {blobs.removed} {verb} ({gone})")
     if blobs.young:
         young = size(blobs.young_bytes)
         lines.append(f"              {blobs.young} of the kept ({young}) are not needed, but too young to go")

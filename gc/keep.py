@@ -45,7 +45,9 @@ class Keeper:
         attached = {tag.name for tag in repository.tags.values() if self._hangs(repository, tag, loose, untagged_go)}
         marking.keep(revision for revision in repository.revisions if revision not in loose)
         marking.keep(_named(tag for tag in repository.tags.values() if tag.name not in gone | attached))
+        needed = sum(revision.kept for revision in repository.revisions.values())
         marking.keep(self._young(repository))
+        marking.young = sum(revision.kept for revision in repository.revisions.values()) - needed
         return gone | {tag for tag in attached if not marking.attachment_stands(repository.tags[tag])}
 
     def _hangs(self, repository: Repository, tag: Tagged, loose: set[bytes], untagged_go: bool) -> bool:

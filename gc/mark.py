@@ -44,10 +44,14 @@ def is_among(subject: Subject, manifests: Collection[bytes]) -> bool:
 
 @attrs.define
 class Marking:
-    """The marks of a repository. ``needed`` are the blobs of kept manifests; those of children that are none too."""
+    """The marks of a repository. ``needed`` are the blobs of kept manifests; those of children that are none too.
+
+    ``young`` counts the manifests that are kept for nothing but their age.
+    """
 
     repository: Repository
     needed: set[bytes] = attrs.field(factory=set, init=False)
+    young: int = attrs.field(default=0, init=False)
     _referrers: Mapping[bytes, Sequence[bytes]] = attrs.field(init=False)
     _attached: Mapping[Subject, Sequence[bytes]] = attrs.field(init=False)
 

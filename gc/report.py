@@ -62,12 +62,18 @@ class Count:
 
 
 @attrs.define
-class Blobs(Count):
-    """Blobs and their bytes; the ``young`` are kept too, though nothing needs them: a push may be about to."""
+class Aged(Count):
+    """How many of what only its age can keep: the ``young`` are kept, though nothing needs them, yet."""
+
+    young: int = 0
+
+
+@attrs.define
+class Blobs(Aged):
+    """Blobs, and their bytes."""
 
     kept_bytes: int = 0
     removed_bytes: int = 0
-    young: int = 0
     young_bytes: int = 0
 
 
@@ -119,7 +125,7 @@ class Report:
     cutoff: float
     seconds: float = 0.0
     repositories: Count = attrs.field(factory=Count)
-    manifests: Count = attrs.field(factory=Count)
+    manifests: Aged = attrs.field(factory=Aged)
     tags: Count = attrs.field(factory=Count)
     blobs: Blobs = attrs.field(factory=Blobs)
     links: Removed = attrs.field(factory=Removed)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Collection
+from itertools import chain
 
 import attrs
 
@@ -138,6 +139,7 @@ class RepositorySweep:
             self.removal.report.repositories.kept += 1
         self.removal.report.tags.kept += len(repository.tags)
         self.removal.report.manifests.kept += kept
+        self.removal.report.manifests.young += self.marking.young
 
     def swept(self) -> Swept:
         """What others are to know of it."""
@@ -146,7 +148,7 @@ class RepositorySweep:
         return Swept(
             self.removal.report,
             repository.unread,
-            packed(self.marking.needed | kept),
+            packed(chain(self.marking.needed, kept)),
             packed(kept),
             packed(self.links.promised),
             packed(self.links.held),

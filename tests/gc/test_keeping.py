@@ -14,6 +14,7 @@ from registryd.reference import Digest, Tag
 from registryd.storage import layout
 from registryd.storage.interfaces import IContentWriter
 from registryd.storage.memory import MemoryDriver
+from registryd_gc.console import summary
 from registryd_gc.trash import LOCK
 
 from .trees import APP, DAY, NEW, OLD, OTHER, Store, described, image, listed, manifest_of
@@ -192,6 +193,16 @@ def test_a_tag_that_spells_what_it_names_is_a_tag(store: Store) -> None:
     store.tag(f"sha256-{kept.digest.hex}", kept)
     store.collect(untagged_go=True)
     assert store.is_whole("app", kept)
+
+
+def test_what_only_its_age_keeps_is_told(store: Store) -> None:
+    store.index(store.image("young", age=NEW), age=NEW)
+    store.image("young, but tagged", tags=["1"], age=NEW)
+    for dry_run in (True, False):
+        report = store.collect(untagged_go=True, dry_run=dry_run)
+        assert (report.manifests.kept, report.manifests.young, report.blobs.young) == (3, 2, 0)
+    assert "              2 of the kept are not needed, but too young to go" in summary(report).splitlines()
+    assert store.collect().manifests.young == 0
 
 
 def test_a_referrer_whose_subject_is_gone_is_untagged(store: Store) -> None:
