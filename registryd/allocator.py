@@ -16,8 +16,8 @@ _KEPT: Final = 16 * 1024 * 1024
 def keep_buffers() -> None:
     """Let the process keep up to 16 MiB of freed buffers for the next ones, where its C library is glibc.
 
-    By itself glibc gives most that bodies are read into back to the system, which has to clear other pages for the next:
-    a twentieth of what a push costs.
+    By itself glibc gives most that bodies are read into back to the system, which has to clear other pages for the
+    next: a twentieth of what a push costs.
     """
     try:
         mallopt = ctypes.CDLL(None).mallopt

@@ -12,6 +12,7 @@ import socket
 import struct
 import tempfile
 import termios
+import tracemalloc
 from collections.abc import Callable, Iterable
 from io import StringIO
 from itertools import pairwise
@@ -43,7 +44,7 @@ from registryd.config import Tls
 from registryd.delivery import BlobReader, FileBlobReader, blob_reader
 from registryd.http import sendfile, streaming
 from registryd.http.accesslog import AccessLog
-from registryd.http.body import DRAIN_LIMIT
+from registryd.http.body import SHORT_BODY
 from registryd.http.chunked import ChunkedDecoder
 from registryd.http.site import RegistrySite
 from registryd.http.streaming import BULK_READ, DRAIN_SECONDS, StreamingChannel, StreamingRequest
@@ -555,10 +556,10 @@ class EarlyAnswerTests(ChannelCase):
         self.assertEqual((self.request.path, self.closed), (b"/n", False))
 
     def test_the_next_request_waits_for_the_rest(self) -> None:
-        request = self.put(b"Content-Length: %d" % DRAIN_LIMIT)
+        request = self.put(b"Content-Length: %d" % SHORT_BODY)
         answer(request)
         self.assertFalse(self.channel.is_idle())
-        self.send(bytes(DRAIN_LIMIT - 1))
+        self.send(bytes(SHORT_BODY - 1))
         self.assertFalse(self.closed)
         self.send(b"\0")
         self.assertTrue(self.channel.is_idle())
@@ -566,22 +567,46 @@ class EarlyAnswerTests(ChannelCase):
         self.assertFalse(self.closed)
 
     def test_a_long_body_ends_the_connection(self) -> None:
-        for header in (b"Content-Length: %d" % (DRAIN_LIMIT + 1), b"Transfer-Encoding: chunked"):
+        for header in (b"Content-Length: %d" % (SHORT_BODY + 1), b"Transfer-Encoding: chunked"):
             self.setUp()
             answer(self.put(header))
             self.assertIn(b"Connection: close\r\n", self.transport.value())
             self.assertFalse(self.closed, "what still comes would be answered with a reset")
             self.assertEqual(self.transport.producerState, "producing")
 
-    def test_drains_so_many_bytes(self) -> None:
-        answer(self.put(b"Content-Length: %d" % (2 * DRAIN_LIMIT)))
-        self.send(bytes(DRAIN_LIMIT))
+    def test_drains_however_much_comes(self) -> None:
+        for header in (b"Content-Length: %d" % (1 << 40), b"Transfer-Encoding: chunked"):
+            self.setUp()
+            answer(self.put(header))
+            calls = len(self.clock.getDelayedCalls())
+            if b"chunked" in header:
+                self.send(b"%x\r\n" % (1 << 40))
+            for _ in range(64):
+                self.send(bytes(SHORT_BODY))
+            self.assertFalse(self.closed, "what still comes would be answered with a reset")
+            self.assertEqual(self.transport.producerState, "producing")
+            self.assertEqual(len(self.clock.getDelayedCalls()), calls)
+            self.clock.advance(DRAIN_SECONDS)
+            self.assertTrue(self.closed)
+
+    def test_keeps_nothing_of_what_it_drains(self) -> None:
+        answer(self.put(b"Content-Length: %d" % (1 << 40)))
+        tracemalloc.start()
+        self.addCleanup(tracemalloc.stop)
+        for _ in range(8):
+            self.send(bytes(SHORT_BODY))
+        # The last of it stands in the channel.
+        self.assertLess(tracemalloc.get_traced_memory()[0], 2 * SHORT_BODY)
+
+    def test_a_site_that_drains_waits_no_longer_for_what_is_dropped(self) -> None:
+        answer(self.put(b"Content-Length: %d" % (1 << 40)))
+        self.site.drain(10 * DRAIN_SECONDS)
         self.assertFalse(self.closed)
-        self.send(b"\0")
+        self.clock.advance(DRAIN_SECONDS)
         self.assertTrue(self.closed)
 
     def test_drains_so_many_seconds(self) -> None:
-        for length in (10, 2 * DRAIN_LIMIT):
+        for length in (10, 2 * SHORT_BODY):
             self.setUp()
             answer(self.put(b"Content-Length: %d" % length))
             for _ in range(3):
@@ -601,7 +626,7 @@ class EarlyAnswerTests(ChannelCase):
         self.assertEqual(len(self.resource.requests), 1)
 
     def test_drains_what_a_consumer_stopped(self) -> None:
-        request = self.put(b"Content-Length: %d" % (2 * DRAIN_LIMIT))
+        request = self.put(b"Content-Length: %d" % (2 * SHORT_BODY))
         sink, done = self.wanted(request, Sink(greedy=False))
         self.send(b"abc")
         assert sink.producer is not None
@@ -609,13 +634,15 @@ class EarlyAnswerTests(ChannelCase):
         self.successResultOf(done)
         answer(request)
         self.assertEqual(self.transport.producerState, "producing")
-        self.send(bytes(DRAIN_LIMIT + 1))
+        self.send(bytes(2 * SHORT_BODY - 4))
+        self.assertFalse(self.closed)
+        self.send(b"\0")
         self.assertTrue(self.closed)
 
     def test_an_answer_after_the_body_keeps_the_connection(self) -> None:
-        request = self.put(b"Content-Length: %d" % (2 * DRAIN_LIMIT))
+        request = self.put(b"Content-Length: %d" % (2 * SHORT_BODY))
         self.wanted(request)
-        self.send(bytes(2 * DRAIN_LIMIT))
+        self.send(bytes(2 * SHORT_BODY))
         answer(request)
         self.assertNotIn(b"close", self.transport.value().lower())
         self.assertEqual((self.closed, self.channel.is_idle()), (False, True))
@@ -1297,7 +1324,7 @@ class ReadingTests(LoopbackCase):
         self.site.resource = resource
         client = await self.client()
         client.transport.write(b"PUT / HTTP/1.1\r\nHost: h\r\nContent-Length: %d\r\n\r\n" % SIZE)
-        client.transport.write(CONTENT[: DRAIN_LIMIT // 2])
+        client.transport.write(CONTENT[: SHORT_BODY // 2])
         while not resource.requests:
             await deferLater(reactor, 0.001)
         answer(resource.requests[0], b"too early")

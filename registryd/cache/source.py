@@ -35,7 +35,7 @@ class Source:
     ``remote_name`` tells the name that the upstream knows a repository of the tree by. ``freshness``: seconds for which
     what the upstream told is not asked again; that it does not have something, too. ``sizes`` are those of the blobs of
     repositories in bytes, as the manifests that were served last there tell them. ``most_passing``: blobs that pass
-    through at once, since they cannot be stored. ``most_untold``: bytes of a blob whose size the upstream does not tell.
+    through at once, since they cannot be stored. ``most_untold``: bytes of a blob whose size the upstream tells not.
     """
 
     upstream: IUpstream

@@ -11,9 +11,8 @@ from zope.interface import implementer
 
 from registryd.interfaces import IViewConsumer, PeerGone
 
-DRAIN_LIMIT = 1024 * 1024
-"""Bytes of a body that are read and dropped after an answer that did not wait for it: a client that still sends would
-else get a reset in place of the answer. A body that is known to be no longer does not end the connection."""
+SHORT_BODY = 1024 * 1024
+"""Bytes of a body that an answer did not wait for, up to which it does not end the connection."""
 
 
 class BodyConnection(Protocol):
@@ -22,7 +21,6 @@ class BodyConnection(Protocol):
     def ask_for_body(self) -> None: ...
     def pause_body(self) -> None: ...
     def resume_body(self) -> None: ...
-    def loseConnection(self) -> None: ...
 
 
 @implementer(IPushProducer)
@@ -32,9 +30,8 @@ class RequestBody:
     def __init__(self, connection: BodyConnection, length: int | None, expects_continue: bool) -> None:
         self.length = length
         self.unfinished = length != 0
-        self.short = length is not None and length <= DRAIN_LIMIT and not expects_continue
+        self.short = length is not None and length <= SHORT_BODY and not expects_continue
         self._unwanted = False
-        self._dropped = 0
         self._connection = connection
         self._expects_continue = expects_continue
         self._consumer: IViewConsumer | None = None
@@ -83,16 +80,12 @@ class RequestBody:
         """More of the body is here."""
         if self._consumer is not None:
             self._consumer.write(data)
-        elif self._unwanted:
-            self._dropped += len(data)
-            if self._dropped > DRAIN_LIMIT:
-                self._connection.loseConnection()
-        else:
+        elif not self._unwanted:
             self._early.append(data)
             self._connection.pause_body()
 
     def drop(self) -> None:
-        """Want nothing more of the body: what comes is counted, and dropped."""
+        """Want nothing more of the body: what came and what comes is dropped."""
         self._unwanted = True
         self._early = []
 

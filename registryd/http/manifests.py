@@ -81,19 +81,15 @@ class Manifests:
         digest = Digest.of(pushed, reference.algorithm) if isinstance(reference, Digest) else Digest.of(pushed)
         if by_digest and digest != reference:
             raise DigestInvalid(detail={"expected": str(reference), "provided": str(digest)})
-        if not isinstance(reference, Digest):
-            tags = [reference, *(tag for tag in tags if tag != reference)]
+        all_tags = tags if isinstance(reference, Digest) else list(dict.fromkeys([reference, *tags]))
         manifest = Manifest(_media_type(request), digest, pushed)
-        return registry.put_manifest(name, manifest, tags).addCallback(
-            self._stored, request, name, reference, digest, tags
-        )
+        return registry.put_manifest(name, manifest, all_tags).addCallback(self._stored, request, name, digest, tags)
 
     def _stored(
         self,
         subject: Digest | None,
         request: StreamingRequest,
         name: RepositoryName,
-        reference: Reference,
         digest: Digest,
         tags: list[Tag],
     ) -> Answer:
@@ -101,7 +97,7 @@ class Manifests:
         set_header(request, b"docker-content-digest", str(digest))
         if subject is not None:
             set_header(request, b"oci-subject", str(subject))
-        if isinstance(reference, Digest) and tags:
+        if tags:
             request.responseHeaders.setRawHeaders(b"oci-tag", [tag.encode("ascii") for tag in tags])
         return empty(request, 201)
 
@@ -180,6 +176,7 @@ def _for_old_docker(
     """
     if found.descriptor.media_type != DOCKER_LIST:
         return found
+    request.responseHeaders.addRawHeader(b"vary", b"Accept")
     accepted = accepts(request)
     if DOCKER_MANIFEST not in accepted or accepted & _LIST_TYPES:
         return found

@@ -53,7 +53,8 @@ _LENGTH_DIGITS = 18
 _USUAL_READ = 64 * 1024
 
 DRAIN_SECONDS = 2.0
-"""How long a body is read and dropped after an answer that did not wait for it."""
+"""How long a body is read and dropped, however much of it comes, after an answer that did not wait for it: a client
+that still sends would else get a reset in place of the answer."""
 
 # RFC 9112, section 3.2.2: a server takes the absolute form too.
 _ABSOLUTE_FORM = re.compile(rb"https?://[^/?]*(?=/)", re.IGNORECASE)
@@ -248,7 +249,7 @@ class StreamingChannel(HTTPChannel):
     def requestDone(self, request: StreamingRequest) -> None:
         if request.body.unfinished:
             self._answered = request
-            self._deadline = self.callLater(DRAIN_SECONDS, self.loseConnection)
+            self._deadline = self.callLater(DRAIN_SECONDS, self._cut_off)
             request.body.drop()
             self.resume_body()
             if not self.persistent:
@@ -360,6 +361,11 @@ class StreamingChannel(HTTPChannel):
         """Close in a way that no client takes for the end of an answer."""
         self.transport.abortConnection()
 
+    def _cut_off(self) -> None:
+        """Close, whatever the peer still sends: TLS alone would read on until the peer closes too."""
+        self.loseConnection()
+        self._connection().loseConnection()
+
     def _read_at_once(self, size: int) -> None:
         connection = self._connection()
         if hasattr(connection, "bufferSize"):
@@ -394,7 +400,7 @@ class StreamingChannel(HTTPChannel):
         self._refused = True
         self.setTimeout(None)
         self._end_deadline()
-        self._deadline = self.callLater(DRAIN_SECONDS, self.loseConnection)
+        self._deadline = self.callLater(DRAIN_SECONDS, self._cut_off)
         self.setRawMode()
         self._end_writing()
 

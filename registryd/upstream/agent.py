@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import re
 from collections.abc import Mapping, Sequence
 from typing import Any, cast
 
 import attrs
 from OpenSSL import SSL, crypto
-from twisted.internet.defer import Deferred
+from twisted.internet.abstract import isIPv6Address
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.error import DNSLookupError
 from twisted.internet.interfaces import (
     IProtocol,
     IProtocolFactory,
@@ -52,6 +55,8 @@ class Patience:
 
 MOST_HEAD = 256 * 1024
 """Bytes of an answer that may come before its head has ended: Twisted's parser takes any number of lines."""
+
+_NAME = re.compile(rb"(?:[0-9A-Za-z_-]{1,63}(?:\.|$))+")
 
 
 class AuthorityError(Exception):
@@ -125,6 +130,8 @@ class DiallingAgent:
         self, method: bytes, uri: bytes, headers: Headers | None = None, bodyProducer: IBodyProducer | None = None
     ) -> Deferred[IResponse]:
         parsed = URI.fromBytes(uri)
+        if not _is_host(parsed.host):
+            return fail(DNSLookupError())
         proxy = self._proxies.proxy_for(parsed) if parsed.scheme == b"http" else None
         if proxy is None:
             return cast("Deferred[IResponse]", self._agent.request(method, uri, headers, bodyProducer))
@@ -144,6 +151,11 @@ class DiallingAgent:
             endpoint = _Abortable(proxy.endpoint(self._reactor, self._policy, self._timeout), self._open)
             agent = self._by_proxy[proxy] = ProxyAgent(endpoint, self._reactor, self._pool)
         return agent
+
+
+def _is_host(host: bytes) -> bool:
+    """Whether a host can be asked for: the resolver never answers for names with an empty part, or too long a one."""
+    return _NAME.fullmatch(host) is not None or isIPv6Address(host.decode("ascii"))
 
 
 @implementer(IAgentEndpointFactory)

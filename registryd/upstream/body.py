@@ -5,7 +5,7 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import cast
 
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, TimeoutError
 from twisted.internet.interfaces import IDelayedCall, IProducer, IPushProducer, IReactorTime
 from twisted.internet.protocol import Protocol, connectionDone
 from twisted.python.failure import Failure
@@ -20,6 +20,9 @@ from registryd.upstream.flow import Course
 
 _DISCARDED = 64 * 1024
 """Bytes of an unwanted body that are read to keep its connection."""
+
+DISCARDING = 3.0
+"""Seconds in all that an unwanted body may take for that: its connection is in nobody's slot any more."""
 
 
 @implementer(IFetch, IPushProducer)
@@ -217,16 +220,15 @@ async def read_body(
     return b"".join(gathering.pieces)
 
 
-def discard(response: IResponse, clock: IReactorTime, timeout: float) -> None:
-    """Give up the body of an answer, and its connection with it unless there is little to come."""
-    fetch = Fetch(response, clock, timeout)
+def discard(response: IResponse, clock: IReactorTime) -> None:
+    """Give up the body of an answer, and its connection with it unless there is little to come, and soon."""
+    fetch = Fetch(response, clock, DISCARDING)
     announced = body_length(response)
     if announced is not None and announced > _DISCARDED:
         fetch.abandon()
     else:
-        fetch.deliver_to(_Gathering(_DISCARDED, keep=False)).addErrback(
-            lambda failure: failure.trap(UpstreamUnavailable, PeerGone)
-        )
+        discarded = fetch.deliver_to(_Gathering(_DISCARDED, keep=False)).addTimeout(DISCARDING, clock)
+        discarded.addErrback(lambda failure: failure.trap(UpstreamUnavailable, PeerGone, TimeoutError))
 
 
 def body_length(response: IResponse) -> int | None:

@@ -8,7 +8,7 @@ from email.utils import parsedate_to_datetime
 from typing import Final
 
 from OpenSSL import SSL
-from twisted.internet.defer import CancelledError, Deferred
+from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.error import ConnectError, ConnectingCancelledError, DNSLookupError
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -48,13 +48,11 @@ class GuardedAgent:
         agent: IAgent,
         clock: IReactorTime,
         timeout: float,
-        read_timeout: float,
         saw: Callable[[Origin, Headers], None],
     ) -> None:
         self._agent = agent
         self._clock = clock
         self._timeout = timeout
-        self._read_timeout = read_timeout
         self._saw = saw
         self._availabilities = Availabilities(clock)
 
@@ -74,7 +72,8 @@ class GuardedAgent:
         availability = self._availabilities.of(str(origin))
         ticket = availability.admit()
         try:
-            response = await self._patiently(origin, self._agent.request(method, uri, headers, body))
+            asked = maybeDeferred(self._agent.request, method, uri, headers, body)
+            response = await self._patiently(origin, asked)
         except UpstreamUnavailable as error:
             availability.failed(ticket, str(error), certain=isinstance(error, Unreachable))
             raise
@@ -84,7 +83,7 @@ class GuardedAgent:
         if response.code != TOO_MANY_REQUESTS and (response.code < 500 or response.code == NOT_IMPLEMENTED):
             availability.succeeded(ticket)
             return response
-        discard(response, self._clock, self._read_timeout)
+        discard(response, self._clock)
         wait = retry_after(response.headers) if response.code in _SAY_WHEN else None
         reason = f"{origin} answered {response.code}"
         availability.failed(ticket, reason, wait, certain=response.code == TOO_MANY_REQUESTS or wait is not None)

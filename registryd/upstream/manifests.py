@@ -4,6 +4,8 @@ from __future__ import annotations
 
 from typing import Final, NoReturn
 
+from cachetools import TTLCache
+from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.web.iweb import IResponse
 
@@ -37,6 +39,9 @@ ACCEPT: Final = ", ".join(
 )
 """The manifests that are asked for: as they are stored, so that none is converted for us."""
 
+KEPT = 30.0
+"""Seconds for which a manifest that only a GET could describe waits for who wants its content next."""
+
 _HEADERS = {"Accept": ACCEPT}
 _NO_MANIFESTS = frozenset({OCTET_STREAM, "text/html"})
 
@@ -44,10 +49,14 @@ _NO_MANIFESTS = frozenset({OCTET_STREAM, "text/html"})
 class Manifests:
     """The manifests of a registry; none is larger than ``limit`` bytes."""
 
-    def __init__(self, remote: Remote, slots: Slots, limit: int) -> None:
+    def __init__(self, remote: Remote, slots: Slots, limit: int, clock: IReactorTime) -> None:
         self._remote = remote
         self._slots = slots
         self._limit = limit
+        # All together they take no more than the largest alone may.
+        self._kept: TTLCache[tuple[RepositoryName, Digest], Manifest] = TTLCache(
+            limit, KEPT, clock.seconds, getsizeof=lambda manifest: len(manifest.content)
+        )
 
     async def resolve(self, name: RepositoryName, reference: Reference) -> Descriptor:
         """See IUpstream.resolve_manifest."""
@@ -58,10 +67,18 @@ class Manifests:
         finally:
             slot.release()
         # Whatever else a HEAD is answered with, a GET tells: some registries know none, or want no login for it.
-        return _described(response, reference) or (await self.get(name, reference)).descriptor
+        described = _described(response, reference)
+        if described is not None:
+            return described
+        manifest = await self.get(name, reference)
+        self._kept[name, manifest.digest] = manifest
+        return manifest.descriptor
 
     async def get(self, name: RepositoryName, reference: Reference) -> Manifest:
-        """See IUpstream.get_manifest."""
+        """See IUpstream.get_manifest; one that has just been described by its content is not fetched again."""
+        kept = self._kept.pop((name, reference), None) if isinstance(reference, Digest) else None
+        if kept is not None:
+            return kept
         slot = await self._slots.take()
         try:
             response = await self._remote.ask(b"GET", name, f"manifests/{reference}", _HEADERS)

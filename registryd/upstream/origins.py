@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import re
 from functools import lru_cache
 from urllib.parse import urlsplit
 
 import attrs
 
 _PORTS = {"http": 80, "https": 443}
+_ORIGIN = re.compile(r"[^/?#]*//[^/?#]*")
 
 
 @attrs.frozen
@@ -52,6 +54,11 @@ class Origin:
         if not self.may_lead_to(other):
             return False
         return self.host == other.host or _same_domain(self.host, other.host)
+
+
+def below_origin(url: str) -> str:
+    """What follows the origin in an absolute URL."""
+    return _ORIGIN.sub("", url, count=1)
 
 
 def _same_domain(host: str, other: str) -> bool:

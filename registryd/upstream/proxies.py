@@ -10,7 +10,7 @@ from urllib.parse import unquote, urlsplit
 
 import attrs
 from twisted.internet.defer import Deferred
-from twisted.internet.endpoints import HostnameEndpoint, wrapClientTLS
+from twisted.internet.endpoints import HostnameEndpoint, TCP4ClientEndpoint, wrapClientTLS
 from twisted.internet.error import ConnectError
 from twisted.internet.interfaces import IAddress, IProtocol, IProtocolFactory, IStreamClientEndpoint, ITCPTransport
 from twisted.internet.protocol import Factory, Protocol, connectionDone
@@ -109,6 +109,9 @@ def _variables(environment: Mapping[str, str]) -> dict[str, str]:
 
 def host_endpoint(reactor: Any, host: bytes, port: int, timeout: float) -> IStreamClientEndpoint:
     """A host by name or address: of several addresses the first that answers."""
+    if b"_" in host:
+        # No name of a domain, but one that a network of containers may know.
+        return TCP4ClientEndpoint(reactor, host.decode("ascii"), port, timeout=timeout)
     return HostnameEndpoint(reactor, host, port, timeout=timeout)
 
 

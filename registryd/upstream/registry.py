@@ -71,12 +71,12 @@ class UpstreamRegistry:
         self._limits = RateLimits(name, on_rate_limit)
         policy = https_policy(settings.ca)
         self._dialling = DiallingAgent(reactor, policy, settings.max_requests, patience.connect, environment)
-        self._agent = GuardedAgent(self._dialling, clock, patience.response, patience.read, self._saw)
+        self._agent = GuardedAgent(self._dialling, clock, patience.response, self._saw)
         source = _credentials(settings, reactor, environment, clock)
         self._urls: list[_Url] = []
         for url in settings.urls:
             remote = Remote(url, self._agent, source, clock, patience.read)
-            manifests = Manifests(remote, slots, manifest_limit)
+            manifests = Manifests(remote, slots, manifest_limit, clock)
             self._urls.append(_Url(remote, manifests, Blobs(remote, slots), Lists(remote, slots, manifests)))
 
     def state(self) -> UpstreamState:

@@ -100,7 +100,7 @@ class Remote:
 
     def discard(self, response: IResponse) -> None:
         """Give up the body of an answer."""
-        discard(response, self._clock, self._read_timeout)
+        discard(response, self._clock)
 
     def fetch(
         self, response: IResponse, start: int, size: int | None, ended: Callable[[], None], course: Course

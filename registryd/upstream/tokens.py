@@ -22,13 +22,17 @@ from registryd.errors import UpstreamUnavailable
 from registryd.upstream.body import discard, read_body
 from registryd.upstream.challenge import Challenge
 from registryd.upstream.credentials import Credentials, ICredentialSource
-from registryd.upstream.origins import Origin
+from registryd.upstream.origins import Origin, below_origin
 from registryd.upstream.sharing import Shared
+from registryd.upstream.verbatim import STAND_IN, PlacedAgent
 
 _log = Logger()
 
 CLIENT = "registryd"
 DEFAULT_LIFETIME = 60.0
+LONGEST_LIFETIME = 24 * 60 * 60.0
+"""Seconds after which a token is got anew, however long its service says that it lives."""
+
 MARGIN = 10.0
 """Seconds before its end from which a token is not used any more; a quarter of its life at most."""
 
@@ -146,11 +150,11 @@ class Tokens:
         headers.setRawHeaders(b"Accept", [b"application/json"])
         headers.setRawHeaders(b"User-Agent", [CLIENT.encode("ascii")])
         # A client for each request: cookies of one are nothing to another.
-        client = HTTPClient(self._agent)
+        client = HTTPClient(PlacedAgent(self._agent, realm))
         try:
             request = client.request(
                 method,
-                challenge.realm,
+                STAND_IN + below_origin(challenge.realm),
                 headers=headers,
                 allow_redirects=False,
                 unbuffered=True,
@@ -161,7 +165,7 @@ class Tokens:
             raise UpstreamUnavailable(f"{self._origin} names a token service by a malformed URL") from None
         response = await request
         if response.code != 200:
-            discard(response, self._clock, self._read_timeout)
+            discard(response, self._clock)
             if response.code in (400, 401, 403):
                 self._source.refused()
                 self._refreshed.clear()
@@ -188,8 +192,9 @@ def lifetime(document: Mapping[str, Any], now: float) -> float:
     Where ``issued_at`` says that it has ended already, the clocks differ, and it counts for nothing.
     """
     told = document.get("expires_in")
-    seconds = float(told) if isinstance(told, int | float) and not isinstance(told, bool) and told > 0 else 0.0
-    seconds = seconds or DEFAULT_LIFETIME
+    seconds = DEFAULT_LIFETIME
+    if isinstance(told, int | float) and not isinstance(told, bool) and told > 0:
+        seconds = float(min(told, LONGEST_LIFETIME))
     age = now - _time(document.get("issued_at"), now)
     if 0 < age < seconds:
         seconds -= age

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from typing import Any
+from typing import Any, Final
 
 import attrs
 from treq.client import HTTPClient
@@ -12,6 +12,11 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
+from registryd.upstream.origins import Origin
+
+STAND_IN: Final = "http://upstream.invalid"
+"""The origin that treq is told instead of any other: it takes no address of IPv6, and no name with ``_``."""
+
 
 def request(agent: IAgent, method: bytes, url: bytes, headers: Headers, clock: IReactorTime) -> Deferred[IResponse]:
     """The head of an answer; its body waits, to be streamed. Redirects are answers like any other."""
@@ -19,13 +24,28 @@ def request(agent: IAgent, method: bytes, url: bytes, headers: Headers, clock: I
     client: Any = HTTPClient(_VerbatimAgent(agent, url))
     asked: Deferred[IResponse] = client.request(
         method.decode("ascii"),
-        url.decode("ascii"),
+        STAND_IN,
         headers=headers,
         allow_redirects=False,
         unbuffered=True,
         reactor=clock,
     )
     return asked
+
+
+@implementer(IAgent)
+@attrs.frozen
+class PlacedAgent:
+    """Asks an origin for what treq asks the stand-in for."""
+
+    _agent: IAgent
+    _origin: Origin
+
+    def request(
+        self, method: bytes, uri: bytes, headers: Headers | None = None, bodyProducer: IBodyProducer | None = None
+    ) -> Deferred[IResponse]:
+        placed = str(self._origin).encode("ascii") + uri.removeprefix(STAND_IN.encode("ascii"))
+        return self._agent.request(method, placed, headers, bodyProducer)
 
 
 @implementer(IAgent)

@@ -158,16 +158,16 @@ class Hostile(Resource):
         self._channels: set[Any] = set()
         self._calls: set[IDelayedCall] = set()
 
-    def listen(self, tls: Certificates | None = None, host: str = "127.0.0.1") -> str:
+    def listen(self, tls: Certificates | None = None, host: str = "127.0.0.1", interface: str = "127.0.0.1") -> str:
         """Serve on another free port; its URL, with ``host`` as its name."""
         site = _Site(self)
         if tls is None:
-            port = self.reactor.listenTCP(0, site, interface="127.0.0.1")
+            port = self.reactor.listenTCP(0, site, interface=interface)
         else:
             from twisted.internet.ssl import DefaultOpenSSLContextFactory
 
             factory = DefaultOpenSSLContextFactory(str(tls.key), str(tls.certificate))
-            port = self.reactor.listenSSL(0, site, factory, interface="127.0.0.1")
+            port = self.reactor.listenSSL(0, site, factory, interface=interface)
         self._ports.append(port)
         self.url = f"{'http' if tls is None else 'https'}://{host}:{port.getHost().port}"
         return self.url

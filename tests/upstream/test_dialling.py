@@ -9,10 +9,14 @@ from pathlib import Path
 from typing import Any
 
 from twisted.internet import reactor
+from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
+from twisted.internet.interfaces import IHostnameResolver, IResolutionReceiver
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.client import URI
+from zope.interface import implementer
 
+from registryd.interfaces import IFetch
 from registryd.upstream import AuthorityError, UpstreamRegistry
 from registryd.upstream.agent import https_policy
 from registryd.upstream.proxies import Proxies
@@ -110,6 +114,70 @@ class Tls(TlsCase):
             channel.transport.pauseProducing()
         fetch.abandon()
         await self.until(lambda: not registry._dialling._open.connections)
+
+
+@implementer(IHostnameResolver)
+class _AllHere:
+    """A resolver that knows every name as this machine's, and addresses as what they are."""
+
+    def resolveHostName(
+        self, resolutionReceiver: IResolutionReceiver, hostName: str, portNumber: int = 0, *more: Any
+    ) -> None:
+        six = ":" in hostName
+        address = IPv6Address("TCP", hostName, portNumber) if six else IPv4Address("TCP", "127.0.0.1", portNumber)
+        resolutionReceiver.addressResolved(address)
+        resolutionReceiver.resolutionComplete()
+
+
+class Hosts(UpstreamCase):
+    """Hosts that are valid to dial, and no names of domains."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.install(_AllHere())
+        self.six = self.another(host="[::1]", interface="::1")
+        self.underscore = self.another(host="my_reg.test")
+        for hostile in (self.hostile, self.six, self.underscore):
+            self.manifest, (self.digest,) = hostile.content.image(NAME, LATEST, LAYER)
+
+    def install(self, resolver: object) -> None:
+        known = reactor.installNameResolver(resolver)  # type: ignore[attr-defined]
+        self.addCleanup(reactor.installNameResolver, known)  # type: ignore[attr-defined]
+
+    async def test_are_asked(self) -> None:
+        for hostile in (self.six, self.underscore):
+            registry = self.upstream(hostile.url)
+            self.assertEqual(await registry.get_manifest(NAME, LATEST), self.manifest)
+            self.assertEqual(await self.fetched(registry, self.digest), LAYER)
+            self.assertEqual(hostile.requests[0].headers["host"], hostile.address)
+
+    async def test_are_redirected_to(self) -> None:
+        registry = self.upstream()
+        for store in (self.six, self.underscore):
+            self.hostile.switches.redirect_to = store.url
+            self.assertEqual(await self.fetched(registry, self.digest), LAYER)
+            self.assertEqual(store.counts["GET blobs"], 1)
+
+    async def test_give_tokens(self) -> None:
+        self.hostile.switches.auth = "token"
+        for service in (self.six, self.underscore):
+            service.tokens = self.hostile.tokens
+            self.hostile.switches.realm = f"{service.url}/token?of=them#fragment"
+            self.assertEqual(await self.upstream().get_manifest(NAME, LATEST), self.manifest)
+            (asked,) = service.requests
+            self.assertTrue(asked.path.startswith("/token?of=them&service=hostile%2C+inc.&scope="), asked.path)
+            self.assertEqual(asked.headers["host"], service.address)
+
+    async def test_that_cannot_be_dialled(self) -> None:
+        unknown = ("a..b", ".a", "x" * 64, "a%20b", "*")
+        rows = [(f"{scheme}://{host}", "its name is not known") for host in unknown for scheme in ("http", "https")]
+        for url, reason in (*rows, ("https://xn--a", "nonsense")):
+            for asking in (self.upstream(url).get_manifest(NAME, LATEST), self.redirected(url)):
+                self.assertEqual(str(await self.unavailable(asking)), f"{url}: {reason}")
+
+    def redirected(self, url: str) -> Deferred[IFetch]:
+        self.hostile.switches.redirect_to = url
+        return self.upstream().fetch_blob(NAME, self.digest, 0)
 
 
 class Authorities(SynchronousTestCase):

@@ -15,7 +15,7 @@ from registryd.config.values import CredentialHelper
 from registryd.errors import BlobUnknown
 from registryd.reference import RepositoryName
 from registryd.upstream.origins import Origin
-from registryd.upstream.tokens import lifetime
+from registryd.upstream.tokens import LONGEST_LIFETIME, MARGIN, lifetime
 from tests.upstream.case import LATEST, NAME, SECRET, UpstreamCase, folder_of
 
 OTHER = RepositoryName("team/other")
@@ -80,6 +80,14 @@ class Tokens(UpstreamCase):
         self.assertEqual(self.hostile.counts["GET token"], 1)
         self.clock.advance(1)
         await registry.get_manifest(NAME, LATEST)
+        self.assertEqual(self.hostile.counts["GET token"], 2)
+
+    async def test_a_lifetime_beyond_all_numbers(self) -> None:
+        self.hostile.switches.token_lifetime = 10**400
+        registry = self.upstream()
+        await registry.get_manifest(NAME, LATEST)
+        self.clock.advance(LONGEST_LIFETIME)
+        self.assertEqual(await registry.get_manifest(NAME, LATEST), self.manifest)
         self.assertEqual(self.hostile.counts["GET token"], 2)
 
     async def test_many_wait_for_one_token(self) -> None:
@@ -177,6 +185,10 @@ class Lifetimes(SynchronousTestCase):
             ({"expires_in": 0}, 50.0),
             ({"expires_in": "x"}, 50.0),
             ({"expires_in": True}, 50.0),
+            ({"expires_in": 10**400}, LONGEST_LIFETIME - MARGIN),
+            ({"expires_in": float("inf")}, LONGEST_LIFETIME - MARGIN),
+            ({"expires_in": -(10**400)}, 50.0),
+            ({"expires_in": float("nan")}, 50.0),
             ({"expires_in": 300, "issued_at": "2027-01-15T07:58:20Z"}, 190.0),
             ({"expires_in": 300, "issued_at": "2027-01-15T07:58:20.123456789Z"}, 190.0),
             ({"expires_in": 300, "issued_at": "2027-01-15T09:58:20+02:00"}, 190.0),

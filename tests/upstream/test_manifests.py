@@ -13,6 +13,8 @@ from registryd.model import (
     Manifest,
 )
 from registryd.reference import Digest, RepositoryName, Tag
+from registryd.upstream.body import DISCARDING
+from registryd.upstream.manifests import KEPT
 from tests.upstream.case import LATEST, LIMIT, NAME, UpstreamCase
 from tests.upstream.trickling import Trickling
 
@@ -63,6 +65,37 @@ class Manifests(UpstreamCase):
         self.hostile.switches.no_digest = True
         self.assertEqual(await self.registry.resolve_manifest(NAME, LATEST), self.manifest.descriptor)
         self.assertEqual((await self.registry.get_manifest(NAME, LATEST)).digest, self.manifest.digest)
+
+    async def test_what_a_get_had_to_describe_is_fetched_once(self) -> None:
+        self.hostile.switches.no_digest = True
+        for _ in range(2):
+            self.hostile.reset()
+            described = await self.registry.resolve_manifest(NAME, LATEST)
+            self.assertEqual(await self.registry.get_manifest(NAME, described.digest), self.manifest)
+            self.assertEqual(dict(self.hostile.counts), {"HEAD manifests": 1, "GET manifests": 1})
+        await self.registry.get_manifest(NAME, described.digest)
+        self.assertEqual(self.hostile.counts["GET manifests"], 2)
+
+    async def test_what_a_get_had_to_describe_is_kept_for_a_while_alone(self) -> None:
+        self.hostile.switches.no_digest = True
+        described = await self.registry.resolve_manifest(NAME, LATEST)
+        with self.assertRaises(ManifestUnknown):
+            await self.registry.get_manifest(RepositoryName("team/other"), described.digest)
+        self.hostile.reset()
+        self.clock.advance(KEPT)
+        await self.registry.get_manifest(NAME, described.digest)
+        self.assertEqual(self.hostile.counts["GET manifests"], 1)
+
+    async def test_no_more_is_kept_than_the_largest_manifest_may_have(self) -> None:
+        self.hostile.switches.no_digest = True
+        contents = [bytes([number]) * (LIMIT // 2 + 1) for number in range(2)]
+        for number, content in enumerate(contents):
+            self.hostile.content.manifest(NAME, Manifest(OCI_MANIFEST, Digest.of(content), content), f"v{number}")
+            await self.registry.resolve_manifest(NAME, Tag(f"v{number}"))
+        self.hostile.reset()
+        for content in contents:
+            self.assertEqual((await self.registry.get_manifest(NAME, Digest.of(content))).content, content)
+        self.assertEqual(self.hostile.counts["GET manifests"], 1)
 
     async def test_unknown(self) -> None:
         for name, reference in ((NAME, Tag("none")), (NAME, Digest.of(b"none")), (RepositoryName("none"), LATEST)):
@@ -146,6 +179,17 @@ class Manifests(UpstreamCase):
             self.clock.advance(10)
         error = await self.unavailable(asking)
         self.assertIn("120 s", str(error))
+
+    async def test_a_body_that_is_not_wanted_and_trickles_is_bounded(self) -> None:
+        server = Trickling(b"HTTP/1.1 404 Not Found\r\nContent-Length: 1000\r\n\r\n")
+        with self.assertRaises(ManifestUnknown):
+            await self.upstream(server.listen(self)).get_manifest(NAME, LATEST)
+        for _ in range(2):
+            await server.send(b"x")
+            await self.turns()
+            self.assertEqual(len(server.open), 1)
+            self.clock.advance(DISCARDING / 2)
+        await self.until(lambda: not server.open)
 
     async def test_a_head_without_end_is_bounded(self) -> None:
         server = Trickling(b"HTTP/1.1 200 OK\r\n" + b"X-More: x\r\n" * 100_000)

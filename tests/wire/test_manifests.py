@@ -218,6 +218,15 @@ def test_one_tag_is_told_too(repo: Repository) -> None:
     assert repo.put(f"{digest_of(content)}?tag=only", content, OCI_MANIFEST).is_(201).header("OCI-Tag") == "only"
 
 
+def test_tags_beside_the_one_of_the_path(repo: Repository) -> None:
+    content = encode(document_of(repo, OCI_MANIFEST))
+    response = repo.put("v1?tag=v2&tag=v3&tag=v2", content, OCI_MANIFEST).is_(201)
+    assert response.all("OCI-Tag") == ["v2", "v3"]
+    assert repo.tags() == ["v1", "v2", "v3"]
+    assert repo.put("v1?tag=v1", content, OCI_MANIFEST).is_(201).all("OCI-Tag") == ["v1"]
+    assert repo.put("v1", content, OCI_MANIFEST).is_(201).all("OCI-Tag") == []
+
+
 @pytest.mark.parametrize("tag", [".INVALID", "", "a%2fb", "%ff", "a%0d%0aX-Injected:%20yes", "a" * 129])
 def test_an_invalid_tag_among_several(repo: Repository, tag: str) -> None:
     content = encode(document_of(repo, OCI_MANIFEST))
@@ -320,6 +329,21 @@ class TestOldDocker:
             assert response.body == listed.content
         else:
             response.refuses(404, "MANIFEST_UNKNOWN")
+
+    @pytest.mark.parametrize("method", ["GET", "HEAD"])
+    def test_caches_are_told_what_decided(self, client: Client, repo: Repository, method: str) -> None:
+        listed, child = self.push(repo, ("linux", "amd64"))
+        path = repo.path("manifests/latest")
+        for headers in ({}, {"Accept": DOCKER_LIST}, {"Accept": DOCKER_MANIFEST}):
+            assert client.request(method, path, headers).is_(200).header("Vary") == "Accept"
+        known = {"Accept": DOCKER_MANIFEST, "If-None-Match": child.digest}
+        assert client.request(method, path, known).is_(304).header("Vary") == "Accept"
+        assert client.request(method, repo.path(f"manifests/{listed.digest}")).is_(200).all("Vary") == []
+
+    @pytest.mark.parametrize("media_type", [OCI_MANIFEST, DOCKER_MANIFEST, OCI_INDEX])
+    def test_nothing_is_decided_for_others(self, repo: Repository, media_type: str) -> None:
+        repo.push(document_of(repo, media_type), "latest")
+        assert repo.get("latest", {"Accept": DOCKER_MANIFEST}).is_(200).all("Vary") == []
 
     def test_the_condition_is_on_what_is_served(self, client: Client, repo: Repository) -> None:
         listed, child = self.push(repo, ("linux", "amd64"))
