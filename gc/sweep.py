@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection
+from collections.abc import Collection, Iterator
 from itertools import chain
 
 import attrs
@@ -109,6 +109,11 @@ class Swept:
     held: bytes
 
 
+def _drained(digests: set[bytes]) -> Iterator[bytes]:
+    while digests:
+        yield digests.pop()
+
+
 @attrs.frozen
 class RepositorySweep:
     """Everything of one repository whose manifests are marked; ``gone`` are the tags that go."""
@@ -142,13 +147,15 @@ class RepositorySweep:
         self.removal.report.manifests.young += self.marking.young
 
     def swept(self) -> Swept:
-        """What others are to know of it."""
+        """What others are to know of it. All that it went by is given up on the way: it may be as large again."""
         repository = self.marking.repository
+        unread = repository.unread
         kept = {revision.digest for revision in repository.revisions.values() if revision.kept}
+        repository.revisions.clear()
         return Swept(
             self.removal.report,
-            repository.unread,
-            packed(chain(self.marking.needed, kept)),
+            unread,
+            packed(chain(_drained(self.marking.needed), kept)),
             packed(kept),
             packed(self.links.promised),
             packed(self.links.held),

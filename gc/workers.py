@@ -222,11 +222,16 @@ def _serve(
     listener = _Told(connection)
     try:
         while (item := connection.recv()) is not None:
-            message = _outcome(work, item.value, listener)
-            listener.flush()
-            connection.send(message)
+            _serve_one(connection, work, item.value, listener)
     except (EOFError, ConnectionError):
         pass
+
+
+def _serve_one(connection: Connection, work: Callable[[Any, Listener], object], item: object, listener: _Told) -> None:
+    # By itself, so that what was sent is not held until the next item comes.
+    outcome = _outcome(work, item, listener)
+    listener.flush()
+    connection.send(outcome)
 
 
 def _die_with(owner: int) -> None:
