@@ -101,7 +101,7 @@ def test_distribution_serves_what_was_kept(daemon: Daemon, tmp_path: Path, famil
     store = fill(daemon, family)
     daemon.terminate()
     told = collect(daemon.config_files[0], "-m", "--offline")
-    assert told["manifests"] == {"kept": 4 + 1 + 2 + 1, "removed": 1}
+    assert told["manifests"] == {"kept": 4 + 1 + 2 + 1, "removed": 1, "young": 0}
     assert told["repositories"] == {"kept": 3, "removed": 1}
     assert stored(daemon) == store.digests()
     with Distribution(daemon.root, tmp_path) as peer:
