@@ -17,7 +17,7 @@ setup(
     python_requires=">=3.10",
     package_dir={"registryd": "registryd", "registryd_gc": "gc"},
     packages=[*find_packages(include=["registryd", "registryd.*"]), "registryd_gc", "twisted.plugins"],
-    package_data={"registryd": ["py.typed"]},
+    package_data={"registryd": ["py.typed"], "registryd_gc": ["py.typed"]},
     data_files=[("share/registryd/conf", sorted(str(p) for p in Path("conf").glob("*")))],
     install_requires=[
         "attrs>=23.2",
