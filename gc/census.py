@@ -97,6 +97,15 @@ def _version(driver: IStorageDriver, folder: str) -> object:
         return None
 
 
+def stands(driver: IStorageDriver, path: str) -> bool:
+    """Whether anything is at a path."""
+    try:
+        driver.stat(path)
+    except FileNotFoundError:
+        return False
+    return True
+
+
 PARTS = frozenset({"_manifests", "_layers", "_uploads", "_mirror", "_upstream"})
 """What a repository's folder holds, any of them."""
 
@@ -207,11 +216,7 @@ class Census:
 
     def _holds(self, name: RepositoryName, manifest: bytes) -> bool:
         """Whether a repository holds a manifest by now: what was pushed since all were listed is young, and safe."""
-        try:
-            self.driver.stat(layout.revision_link(name, digest(manifest)))
-        except FileNotFoundError:
-            return False
-        return True
+        return stands(self.driver, layout.revision_link(name, digest(manifest)))
 
     def _below(self, folder: str) -> Iterator[bytes]:
         """The digests whose links stand in a folder."""

@@ -17,7 +17,7 @@ from registryd.storage import layout
 from registryd.storage.filesystem import LOCK_NAME
 from registryd.storage.interfaces import IStorageDriver
 from registryd_gc.blobs import FOLDERS, BlobSweep
-from registryd_gc.census import Census, names
+from registryd_gc.census import Census, names, stands
 from registryd_gc.digests import Digests, unpacked
 from registryd_gc.keep import Keeper
 from registryd_gc.links import Links
@@ -93,7 +93,7 @@ def held(driver: IStorageDriver, offline: bool, dry_run: bool, listener: Listene
     except FileNotFoundError:
         raise CollectError("there is no such folder as the storage's root") from None
     try:
-        if not dry_run or (offline and _stands(driver, f"/{LOCK_NAME}")):
+        if not dry_run or (offline and stands(driver, f"/{LOCK_NAME}")):
             driver.lock(offline)
     except BlockingIOError:
         who = "a daemon or another collector uses this store" if offline else "an offline collector holds this store"
@@ -116,14 +116,6 @@ def held(driver: IStorageDriver, offline: bool, dry_run: bool, listener: Listene
         if lock is not None:
             lock.close()
         driver.close()
-
-
-def _stands(driver: IStorageDriver, path: str) -> bool:
-    try:
-        driver.stat(path)
-    except FileNotFoundError:
-        return False
-    return True
 
 
 @attrs.define
@@ -192,7 +184,7 @@ class _Run:
         if self.options.dry_run or self.options.expired_only or self.options.repositories is not None:
             return
         for folder in empty:
-            if folder != layout.REPOSITORIES and _stands(self.removal.driver, folder):
+            if folder != layout.REPOSITORIES and stands(self.removal.driver, folder):
                 # Whoever pushes there meanwhile holds it, and finds it gone, or waits.
                 with self.removal.driver.guard(folder, True):
                     self.removal.driver.prune(folder, layout.REPOSITORIES)

@@ -9,7 +9,7 @@ import attrs
 from registryd.reference import Tag
 from registryd.storage import layout
 from registryd.storage.interfaces import IStorageDriver
-from registryd_gc.census import Repository, Tagged
+from registryd_gc.census import Repository, Tagged, stands
 from registryd_gc.digests import data_path, digest
 from registryd_gc.mark import Marking, Subject, attached_to, is_among
 from registryd_gc.retention import Decision, Rule
@@ -64,16 +64,9 @@ class Keeper:
         length, first = subject
         data = data_path(first + bytes(length - len(first)))
         if length == len(first):
-            return self._stands(data)
+            return stands(self.driver, data)
         folder = data.rpartition("/")[0].rpartition("/")[0]
         return any(entry.name.startswith(first.hex()) for entry in self.driver.entries(folder))
-
-    def _stands(self, path: str) -> bool:
-        try:
-            self.driver.stat(path)
-        except FileNotFoundError:
-            return False
-        return True
 
     def _young(self, repository: Repository) -> Iterator[bytes]:
         """The manifests that are not kept yet, and were pushed or renewed lately."""

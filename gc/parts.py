@@ -11,7 +11,7 @@ from registryd.errors import ManifestInvalid
 from registryd.reference import Digest, RepositoryName
 from registryd.storage import layout
 from registryd.validation import Rules
-from registryd_gc.census import Census
+from registryd_gc.census import Census, stands
 from registryd_gc.digests import LENGTHS, digest, from_name, raw
 from registryd_gc.mark import Marking
 from registryd_gc.report import Damage
@@ -37,13 +37,8 @@ class Parts:
 
     def _holds(self, name: RepositoryName, part: Digest) -> bool:
         """Whether a repository holds a part by now: what was pushed while it was read is no damage."""
-        for path in (layout.layer_link(name, part), layout.revision_link(name, part)):
-            try:
-                self.census.driver.stat(path)
-            except FileNotFoundError:
-                continue
-            return True
-        return False
+        paths = (layout.layer_link(name, part), layout.revision_link(name, part))
+        return any(stands(self.census.driver, path) for path in paths)
 
     def _required(self, name: RepositoryName, manifest: bytes) -> Iterator[bytes]:
         """What must be there for a manifest to be whole."""

@@ -39,6 +39,13 @@ class Removal:
             self.prune(path.rpartition("/")[0])
         return outcome
 
+    def is_young(self, path: str) -> bool:
+        """Whether content is at a path that is too young to go."""
+        try:
+            return self.driver.stat(path).modified > self.cutoff
+        except FileNotFoundError:
+            return False
+
     def remove_if_old(self, path: str) -> bool:
         """Remove content if it is old; whether it is gone."""
         try:

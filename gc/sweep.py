@@ -75,13 +75,9 @@ class Manifests:
 
         That push renews the referrers that have entries, and one that was stored by Distribution has none.
         """
-        if revision.subject is None:
-            return False
-        path = layout.revision_link(self.marking.repository.name, digest(revision.subject))
-        try:
-            return self.removal.driver.stat(path).modified > self.removal.cutoff
-        except FileNotFoundError:
-            return False
+        subject = revision.subject
+        repository = self.marking.repository.name
+        return subject is not None and self.removal.is_young(layout.revision_link(repository, digest(subject)))
 
     def _remove_signatures(self, revision: str) -> None:
         """Remove the links to signatures that Distribution kept beside manifests of schema 1."""
@@ -183,7 +179,7 @@ class RepositorySweep:
                 driver.prune(folder, layout.REPOSITORIES)
             if any(entry.name in PARTS for entry in driver.entries(folder)):
                 return False
-        elif left or self._has_young(layout.upstream(name)) or self._is_young(layout.mirror(name)):
+        elif left or self._has_young(layout.upstream(name)) or self.removal.is_young(layout.mirror(name)):
             return False
         self.removal.report.repositories.removed += 1
         self.removal.listener.removed(f"repository {name}")
@@ -230,12 +226,6 @@ class RepositorySweep:
         """Whether anything in a folder is young, at any depth."""
         for entry in self.removal.driver.entries(folder):
             path = f"{folder}/{entry.name}"
-            if self._has_young(path) if entry.is_folder else self._is_young(path):
+            if self._has_young(path) if entry.is_folder else self.removal.is_young(path):
                 return True
         return False
-
-    def _is_young(self, path: str) -> bool:
-        try:
-            return self.removal.driver.stat(path).modified > self.removal.cutoff
-        except FileNotFoundError:
-            return False

@@ -12,18 +12,17 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from registryd.cache.fills import Fill
+from registryd.cache.mirrored import hash_of
 from registryd.cache.passing import PassingReader
 from registryd.cache.source import Source
 from registryd.delivery import Delivery
 from registryd.errors import StorageFull
 from registryd.interfaces import IBlobReader, IFileConsumer, IFileDelivery, IGrowingFile
 from registryd.model import Descriptor
-from registryd.reference import Digest, Hash, new_hash
+from registryd.reference import Hash
 from registryd.storage.interfaces import IContentReader
 
 _T = TypeVar("_T")
-
-_READ = 1024 * 1024
 
 
 @implementer(IBlobReader, IGrowingFile)
@@ -150,20 +149,12 @@ class GrowingReader:
         return self._passing.deliver_rest(consumer, delivery.position, stop, lambda: self._hash(delivery.position))
 
     def _hash(self, size: int) -> Deferred[Hash]:
+        # From the file that was read, which may have no name more.
         self._in_use = True
-        return self._source.in_thread(_hash_of, self._content, self.descriptor.digest, size).addBoth(self._used)
+        return self._source.in_thread(hash_of, self._content, self.descriptor.digest, size).addBoth(self._used)
 
 
 def _is_same(content: IContentReader, other: IContentReader) -> bool:
     """Whether two readers read the same file; of what lies in no local file, only this process can tell."""
     one, another = content.fileno(), other.fileno()
     return one is None or another is None or os.path.samestat(os.fstat(one), os.fstat(another))
-
-
-def _hash_of(content: IContentReader | None, digest: Digest, size: int) -> Hash:
-    """The hash of what a client has got of a blob, from the file that it was read from, which may have no name more."""
-    seen = new_hash(digest.algorithm)
-    for start in range(0, size if content is not None else 0, _READ):
-        assert content is not None
-        seen.update(content.read(start, min(size, start + _READ)))
-    return seen

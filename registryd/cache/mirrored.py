@@ -16,8 +16,9 @@ from twisted.logger import Logger
 from registryd.errors import DigestInvalid, ManifestInvalid
 from registryd.interfaces import Referrer
 from registryd.model import Descriptor, Manifest, read_document, told_media_type
-from registryd.reference import Digest, RepositoryName, Tag, new_hash
+from registryd.reference import Digest, Hash, RepositoryName, Tag, new_hash
 from registryd.storage import layout
+from registryd.storage.interfaces import IContentReader
 from registryd.storage.tree import Tree
 
 _log = Logger()
@@ -217,17 +218,14 @@ class Mirrored:
 
     def is_intact(self, digest: Digest) -> bool:
         """Whether a blob's bytes are those of its digest; all of them are read for that."""
-        state = new_hash(digest.algorithm)
         try:
             content = self.tree.driver.reader(layout.blob_data(digest))
             try:
-                for start in range(0, content.size, _READ):
-                    state.update(content.read(start, start + _READ))
+                return hash_of(content, digest, content.size).hexdigest() == digest.hex
             finally:
                 content.close()
         except OSError:
             return False
-        return state.hexdigest() == digest.hex
 
     def link_blob(self, name: RepositoryName, digest: Digest) -> bool:
         """Let a repository hold a blob that another holds already; false if that is gone."""
@@ -328,3 +326,12 @@ def _referrer_as_json(referrer: Referrer) -> dict[str, Any]:
 
 def _referrer(value: Mapping[str, Any]) -> Referrer:
     return Referrer(_descriptor(value), value["artifactType"], dict(value["annotations"]))
+
+
+def hash_of(content: IContentReader | None, digest: Digest, size: int) -> Hash:
+    """The hash, of a digest's algorithm, of so many bytes of content; of none where there is no content yet."""
+    seen = new_hash(digest.algorithm)
+    for start in range(0, size if content is not None else 0, _READ):
+        assert content is not None
+        seen.update(content.read(start, min(size, start + _READ)))
+    return seen

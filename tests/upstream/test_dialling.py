@@ -11,7 +11,7 @@ from typing import Any
 from twisted.internet import reactor
 from twisted.internet.address import IPv4Address, IPv6Address
 from twisted.internet.defer import Deferred
-from twisted.internet.interfaces import IHostnameResolver, IResolutionReceiver
+from twisted.internet.interfaces import IHostnameResolver, IReactorPluggableNameResolver, IResolutionReceiver
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.client import URI
 from zope.interface import implementer
@@ -140,9 +140,9 @@ class Hosts(UpstreamCase):
         for hostile in (self.hostile, self.six, self.underscore):
             self.manifest, (self.digest,) = hostile.content.image(NAME, LATEST, LAYER)
 
-    def install(self, resolver: object) -> None:
-        known = reactor.installNameResolver(resolver)  # type: ignore[attr-defined]
-        self.addCleanup(reactor.installNameResolver, known)  # type: ignore[attr-defined]
+    def install(self, resolver: IHostnameResolver) -> None:
+        pluggable = IReactorPluggableNameResolver(reactor)
+        self.addCleanup(pluggable.installNameResolver, pluggable.installNameResolver(resolver))
 
     async def test_are_asked(self) -> None:
         for hostile in (self.six, self.underscore):
