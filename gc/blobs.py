@@ -24,19 +24,19 @@ FOLDERS = 512
 class BlobSweep:
     """Removes the blobs that are not needed, folder by folder.
 
-    ``needed`` are the blobs that stay; it is emptied. ``promised`` are those that nothing needs, but that somebody was
-    just told of; ``manifests`` those in whose folders a dead writer may have left something. What was ``evicted`` goes
-    if it is but older than what is recent. With ``removes`` false all stay; ``held`` stay too, young or not: a
-    repository has them from which nothing goes. ``missing`` grows by what is needed, but is not there.
+    ``needed`` are the blobs that stay, ``manifests`` those of them in whose folders a dead writer may have left
+    something; both are emptied. ``promised`` are those that nothing needs, but that somebody was just told of; ``held``
+    stay too, young or not: a repository has them from which nothing goes. What was ``evicted`` goes if it is but older
+    than what is recent. With ``removes`` false all stay. ``missing`` grows by what is needed, but is not there.
     """
 
     removal: Removal
     needed: Digests
-    promised: Collection[bytes]
-    manifests: Collection[bytes]
+    manifests: Digests
+    promised: Digests
+    held: Digests
     evicted: Collection[bytes]
     removes: bool
-    held: Collection[bytes]
     missing: list[bytes] = attrs.field(factory=list, init=False)
 
     def sweep(self, workers: Workers) -> None:
@@ -57,16 +57,26 @@ class BlobSweep:
         leaf = Leaf(path.split("/")[-2], stat.size, stat.modified)
         _FolderSweep(self, self.removal).judge(blob, leaf, path.rpartition("/")[0])
 
-    def _folders(self) -> Iterator[tuple[str, str, bytes]]:
-        """The folders with blobs: their algorithm, their path, and what of them is needed."""
+    def _folders(self) -> Iterator[_Folder]:
         for algorithm, length in LENGTHS.items():
             for first in range(256):
-                yield algorithm, f"{layout.BLOBS}/{algorithm}/{first:02x}", self.needed.take(length, first)
+                path = f"{layout.BLOBS}/{algorithm}/{first:02x}"
+                yield _Folder(algorithm, path, self.needed.take(length, first), self.manifests.take(length, first))
 
-    def _sweep_folder(self, folder: tuple[str, str, bytes], listener: Listener) -> tuple[bytes, Report]:
+    def _sweep_folder(self, folder: _Folder, listener: Listener) -> tuple[bytes, Report]:
         """Sweep a folder: the needed blobs that it lacks, and the numbers."""
         own = self.removal.apart(listener)
-        return packed(_FolderSweep(self, own).sweep(*folder)), own.report
+        return packed(_FolderSweep(self, own).sweep(folder)), own.report
+
+
+@attrs.frozen
+class _Folder:
+    """A folder with blobs of an algorithm; what of them is needed, and which of these are manifests, is packed."""
+
+    algorithm: str
+    path: str
+    needed: bytes
+    manifests: bytes
 
 
 @attrs.define
@@ -76,25 +86,25 @@ class _FolderSweep:
     blobs: BlobSweep
     removal: Removal
 
-    def sweep(self, algorithm: str, folder: str, needed: bytes) -> set[bytes]:
-        """Remove what is to be removed; which needed blobs, packed, are not there."""
-        wanted = set(unpacked(needed))
-        seen = set()
-        for leaf in self.removal.driver.leaves(folder, "data", False):
-            blob = from_name(algorithm, leaf.name)
-            if blob is None or not folder.endswith(leaf.name[:2]):
+    def sweep(self, folder: _Folder) -> set[bytes]:
+        """Remove what is to be removed; which needed blobs are not there."""
+        missing, manifests = set(unpacked(folder.needed)), set(unpacked(folder.manifests))
+        for leaf in self.removal.driver.leaves(folder.path, "data", False):
+            blob = from_name(folder.algorithm, leaf.name)
+            if blob is None or not folder.path.endswith(leaf.name[:2]):
                 continue
+            path = f"{folder.path}/{leaf.name}"
             if leaf.size is None:
-                self.removal.tidy(f"{folder}/{leaf.name}")
-                self.removal.prune(f"{folder}/{leaf.name}")
-                self._tell_folder(f"{folder}/{leaf.name}/data")
-            elif blob in wanted:
-                seen.add(blob)
-                self._keep(blob, leaf, f"{folder}/{leaf.name}")
+                self.removal.tidy(path)
+                self.removal.prune(path)
+                self._tell_folder(f"{path}/data")
+            elif blob in missing:
+                missing.remove(blob)
+                self._keep(blob, leaf, path, blob in manifests)
             else:
-                self.judge(blob, leaf, f"{folder}/{leaf.name}")
-        self.removal.prune(folder)
-        return wanted - seen
+                self.judge(blob, leaf, path)
+        self.removal.prune(folder.path)
+        return missing
 
     def _tell_folder(self, path: str) -> None:
         """Tell of a folder in the place of a blob's content."""
@@ -104,11 +114,11 @@ class _FolderSweep:
         except FileNotFoundError:
             pass
 
-    def _keep(self, blob: bytes, leaf: Leaf, folder: str) -> None:
+    def _keep(self, blob: bytes, leaf: Leaf, folder: str, manifest: bool) -> None:
         size = leaf.size or 0
         self.removal.report.blobs.kept += 1
         self.removal.report.blobs.kept_bytes += size
-        if blob in self.blobs.manifests:
+        if manifest:
             self.removal.tidy(folder)
         elif not size and not digest(blob).may_be_of(0):
             self.removal.report.damage.append(Damage("empty", f"{folder}/data", "no bytes"))

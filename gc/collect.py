@@ -133,9 +133,9 @@ class _Run:
     keeper: Keeper
     workers: Workers
     needed: Digests = attrs.field(factory=Digests, init=False)
-    promised: set[bytes] = attrs.field(factory=set, init=False)
-    held: set[bytes] = attrs.field(factory=set, init=False)
-    manifests: set[bytes] = attrs.field(factory=set, init=False)
+    promised: Digests = attrs.field(factory=Digests, init=False)
+    held: Digests = attrs.field(factory=Digests, init=False)
+    manifests: Digests = attrs.field(factory=Digests, init=False)
     unread: bool = attrs.field(default=False, init=False)
 
     @classmethod
@@ -241,7 +241,7 @@ class _Run:
 
     def _sweep_cached(self, cache: Cache, removal: Removal, place: int, listener: Listener) -> Swept:
         cached = cache.repositories[place]
-        cached.marking.needed |= cached.loose.keys() - cached.going
+        cached.marking.needed.update(cached.loose.keys() - cached.going)
         return self._sweep(
             removal.apart(listener),
             cached.marking,
@@ -288,14 +288,14 @@ class _Run:
     def _remove_cached(self, cache: Cache) -> None:
         """Remove the blobs that only what has gone from the cache needed."""
         sweep = BlobSweep(
-            self.removal, Digests(), self.promised, self.manifests, cache.evicted, self._removes_blobs(), self.held
+            self.removal, Digests(), Digests(), self.promised, self.held, cache.evicted, self._removes_blobs()
         )
         for blob in {blob for cached in cache.repositories for blob in cached.going if blob not in self.needed}:
             sweep.remove(blob)
 
     def _sweep_blobs(self, repositories: Iterable[RepositoryName], evicted: set[bytes]) -> None:
         removes = self._removes_blobs()
-        sweep = BlobSweep(self.removal, self.needed, self.promised, self.manifests, evicted, removes, self.held)
+        sweep = BlobSweep(self.removal, self.needed, self.manifests, self.promised, self.held, evicted, removes)
         sweep.sweep(self.workers)
         if sweep.missing:
             missing = set(sweep.missing)

@@ -8,6 +8,7 @@ from __future__ import annotations
 from bisect import bisect_left
 from collections.abc import Iterable, Iterator
 from io import BytesIO
+from itertools import islice
 from typing import Final
 
 import attrs
@@ -73,24 +74,70 @@ def unpacked(pack: bytes | bytearray) -> Iterator[bytes]:
         start = stop
 
 
+_FEW: Final = 1 << 12
+"""How many digests are held as objects, which take three times as much, and are found ten times as fast."""
+
 _SPARSE: Final = 4096
 """Bytes of a pack from which on it is looked through for what it holds twice."""
 
 
 @attrs.define
 class Digests:
-    """A set of digests, by the folders that their blobs lie in; a digest takes 33 or 65 bytes, and as many to spare.
+    """A set of digests. Of many, most take 33 or 65 bytes, and as many to spare: packed, by their blobs' folders.
 
-    So a process that is forked copies none of it by using it: objects are written to when they are looked at.
+    What is packed a process that is forked does not copy by using it: objects are written to when they are looked at.
     """
 
+    _few: set[bytes] = attrs.field(factory=set, init=False)
     _packs: dict[tuple[int, int], bytearray] = attrs.field(factory=dict, init=False)
     _most: dict[tuple[int, int], int] = attrs.field(factory=dict, init=False)
     _sorted: set[tuple[int, int]] = attrs.field(factory=set, init=False)
 
     def update(self, digests: Iterable[bytes]) -> None:
         """Add digests."""
-        for one in digests:
+        coming = iter(digests)
+        while some := tuple(islice(coming, _FEW)):
+            self._few.update(some)
+            if len(self._few) > _FEW:
+                self._pack()
+
+    def add(self, digest: bytes) -> None:
+        """Add a digest."""
+        self.update((digest,))
+
+    def __contains__(self, one: object) -> bool:
+        """Whether a digest was added; the first time after many were, its folder is sorted."""
+        return one in self._few or (bool(self._packs) and isinstance(one, bytes) and self._is_packed(one))
+
+    def __len__(self) -> int:
+        if not self._packs:
+            return len(self._few)
+        self._settle()
+        return sum(len(pack) // (length + 1) for (length, _), pack in self._packs.items())
+
+    def __iter__(self) -> Iterator[bytes]:
+        if self._packs:
+            self._settle()
+        yield from self._few
+        for pack in self._packs.values():
+            yield from unpacked(pack)
+
+    def drained(self) -> Iterator[bytes]:
+        """The digests, which are given up on the way."""
+        if self._packs:
+            self._settle()
+        while self._few:
+            yield self._few.pop()
+        while self._packs:
+            yield from unpacked(self._packs.popitem()[1])
+
+    def take(self, length: int, first: int) -> bytes:
+        """Remove the digests of a length and with a first byte; what they are, packed, and some more than once."""
+        self._pack()
+        return bytes(self._packs.pop((length, first), b""))
+
+    def _pack(self) -> None:
+        for one in self._few:
             folder = len(one), one[0]
             pack = self._packs.setdefault(folder, bytearray())
             pack += _HEADS[folder[0]]
@@ -98,10 +145,23 @@ class Digests:
             self._sorted.discard(folder)
             if len(pack) > self._most.get(folder, _SPARSE):
                 self._sort(folder)
+        self._few = set()
 
-    def __contains__(self, one: object) -> bool:
-        """Whether a digest was added; the first time after one was, its folder is sorted."""
-        if not isinstance(one, bytes) or (folder := (len(one), one[0])) not in self._packs:
+    def _settle(self) -> None:
+        """Have everything packed, and but once."""
+        self._pack()
+        for folder in self._packs.keys() - self._sorted:
+            self._sort(folder)
+
+    def _sort(self, folder: tuple[int, int]) -> None:
+        # What is there twice takes no more than what is there once, and looking for it no more time than adding it.
+        pack = self._packs[folder] = bytearray(packed(sorted(set(unpacked(self._packs[folder])))))
+        self._most[folder] = max(_SPARSE, 2 * len(pack))
+        self._sorted.add(folder)
+
+    def _is_packed(self, one: bytes) -> bool:
+        folder = len(one), one[0]
+        if folder not in self._packs:
             return False
         if folder not in self._sorted:
             self._sort(folder)
@@ -111,13 +171,3 @@ class Digests:
             return bytes(pack[place * width + 1 : (place + 1) * width])
 
         return at(bisect_left(range(len(pack) // width), one, key=at)) == one
-
-    def _sort(self, folder: tuple[int, int]) -> None:
-        # What is there twice takes no more than what is there once, and looking for it no more time than adding it.
-        pack = self._packs[folder] = bytearray(packed(sorted(set(unpacked(self._packs[folder])))))
-        self._most[folder] = max(_SPARSE, 2 * len(pack))
-        self._sorted.add(folder)
-
-    def take(self, length: int, first: int) -> bytes:
-        """Remove the digests of a length and with a first byte; what they are, packed, and some more than once."""
-        return bytes(self._packs.pop((length, first), b""))

@@ -10,7 +10,7 @@ from registryd.errors import DigestInvalid
 from registryd.reference import Digest
 from registryd.storage import layout
 from registryd.storage.interfaces import Leaf
-from registryd_gc.digests import LENGTHS, digest, from_name, link_size, raw
+from registryd_gc.digests import LENGTHS, Digests, digest, from_name, link_size, raw
 from registryd_gc.mark import Marking
 from registryd_gc.removal import Removal
 from registryd_gc.report import Damage
@@ -31,8 +31,8 @@ class Links:
     removal: Removal
     marking: Marking
     may_go: Callable[[bytes], bool]
-    promised: set[bytes] = attrs.field(factory=set, init=False)
-    held: set[bytes] = attrs.field(factory=set, init=False)
+    promised: Digests = attrs.field(factory=Digests, init=False)
+    held: Digests = attrs.field(factory=Digests, init=False)
     found: int = attrs.field(default=0, init=False)
     left: int = attrs.field(default=0, init=False)
 

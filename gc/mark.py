@@ -12,7 +12,7 @@ from collections.abc import Collection, Iterable, Iterator, Mapping, Sequence
 import attrs
 
 from registryd_gc.census import Repository, Revision, Tagged
-from registryd_gc.digests import LENGTHS, unpacked
+from registryd_gc.digests import LENGTHS, Digests, unpacked
 
 _ATTACHED = re.compile(r"(sha256|sha512)-([0-9a-f]{64})(?:\.(?:sig|att|sbom))?", re.ASCII)
 
@@ -50,7 +50,7 @@ class Marking:
     """
 
     repository: Repository
-    needed: set[bytes] = attrs.field(factory=set, init=False)
+    needed: Digests = attrs.field(factory=Digests, init=False)
     young: int = attrs.field(default=0, init=False)
     _referrers: Mapping[bytes, Sequence[bytes]] = attrs.field(init=False)
     _attached: Mapping[Subject, Sequence[bytes]] = attrs.field(init=False)
@@ -77,7 +77,7 @@ class Marking:
 
     def forget(self) -> None:
         """Keep nothing."""
-        self.needed = set()
+        self.needed = Digests()
         for revision in self.repository.revisions.values():
             revision.kept = False
 

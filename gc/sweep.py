@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Collection, Iterator
+from collections.abc import Collection
 from itertools import chain
 
 import attrs
@@ -105,11 +105,6 @@ class Swept:
     held: bytes
 
 
-def _drained(digests: set[bytes]) -> Iterator[bytes]:
-    while digests:
-        yield digests.pop()
-
-
 @attrs.frozen
 class RepositorySweep:
     """Everything of one repository whose manifests are marked; ``gone`` are the tags that go."""
@@ -151,10 +146,10 @@ class RepositorySweep:
         return Swept(
             self.removal.report,
             unread,
-            packed(chain(_drained(self.marking.needed), kept)),
+            packed(chain(self.marking.needed.drained(), kept)),
             packed(kept),
-            packed(self.links.promised),
-            packed(self.links.held),
+            packed(self.links.promised.drained()),
+            packed(self.links.held.drained()),
         )
 
     def _tidy(self) -> None:

@@ -18,6 +18,7 @@ from contextlib import contextmanager, suppress
 from itertools import count
 from mmap import mmap
 from multiprocessing.connection import Connection, wait
+from multiprocessing.reduction import ForkingPickler
 from typing import Any, Generic, TypeVar
 
 import attrs
@@ -37,6 +38,9 @@ _PR_SET_PDEATHSIG = 1  # linux/prctl.h
 
 _LINES = 100
 """How many lines are sent at once."""
+
+_LARGE = 256 * 1024
+"""From how many bytes of a result on the memory that it took to find is given back at once."""
 
 _PATIENCE = 2.0
 """Seconds for which workers may go on with what nobody waits for any more; a daemon that stops waits no longer."""
@@ -216,27 +220,33 @@ def _serve(
     owner: int, connection: Connection, foreign: list[Connection], work: Callable[[Any, Listener], object]
 ) -> None:
     """Do the work of each item that is sent, until there is nobody who sends."""
-    _die_with(owner)
+    libc = ctypes.CDLL(None)
+    _die_with(owner, libc)
     for other in foreign:
         other.close()
     listener = _Told(connection)
     try:
         while (item := connection.recv()) is not None:
-            _serve_one(connection, work, item.value, listener)
+            if _serve_one(connection, work, item.value, listener) > _LARGE:
+                del item
+                # Repositories of the same size would otherwise take more each time, and idle workers keep it all.
+                libc.malloc_trim(0)
     except (EOFError, ConnectionError):
         pass
 
 
-def _serve_one(connection: Connection, work: Callable[[Any, Listener], object], item: object, listener: _Told) -> None:
+def _serve_one(connection: Connection, work: Callable[[Any, Listener], object], item: object, listener: _Told) -> int:
+    """Do the work of an item, and tell what it gives; in how many bytes."""
     # By itself, so that what was sent is not held until the next item comes.
-    outcome = _outcome(work, item, listener)
+    told = ForkingPickler.dumps(_outcome(work, item, listener))
     listener.flush()
-    connection.send(outcome)
+    connection.send_bytes(told)
+    return len(told)
 
 
-def _die_with(owner: int) -> None:
+def _die_with(owner: int, libc: ctypes.CDLL) -> None:
     """Be killed when whoever began this process is: it holds the store's lock as well."""
-    ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
+    libc.prctl(_PR_SET_PDEATHSIG, signal.SIGKILL)
     if os.getppid() != owner:
         os.kill(os.getpid(), signal.SIGKILL)
 

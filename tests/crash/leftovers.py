@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator
+from collections.abc import Iterable, Iterator, Mapping
 from pathlib import Path
 
 from tests.clients.v2 import digest_of
@@ -10,15 +10,33 @@ from tests.clients.v2 import digest_of
 from .books import Repository
 from .stock import Item, Stock
 
+Signed = Mapping[str, set[Item]]
+"""By repository, the manifests that it may hold signatures by tag of, but does not hold itself."""
 
-def wrong_files(tree: Path, repositories: Iterable[Repository], stock: Stock) -> list[str]:
-    """What is missing, what is too much, and folders that hold nothing, below ``v2``."""
+
+def signed_elsewhere(tree: Path, repositories: Iterable[Repository], stock: Stock) -> Signed:
+    """The manifests that the store holds, but not the repository: a run leaves their signatures there.
+
+    Those of manifests that go in that run go with the next.
+    """
+    stored = {subject for subject in stock.cosigned if (tree / _data(subject.digest)).exists()}
+    return {
+        repository.name: {subject for subject in stored if not (tree / _revision(repository.name, subject)).exists()}
+        for repository in repositories
+    }
+
+
+def wrong_files(tree: Path, repositories: Iterable[Repository], stock: Stock, signed: Signed) -> list[str]:
+    """What is missing, what is too much, and folders that hold nothing, below ``v2``.
+
+    ``signed`` is what was so before the run.
+    """
     present = {str(path.relative_to(tree)) for path in tree.rglob("*") if path.is_file()} - {"_trash.lock"}
     required: set[str] = set()
     allowed: set[str] = set()
     for repository in repositories:
         kept = _kept(tree, repository, stock)
-        tags = {**repository.tags(), **_signature_tags(tree, repository.name, kept, stock)}
+        tags = {**repository.tags(), **_signature_tags(tree, repository.name, kept | signed[repository.name], stock)}
         kept |= set(tags.values())
         required |= set(_required(repository.name, tags, kept))
         allowed |= set(_history(repository, tags, kept))
@@ -37,9 +55,9 @@ def _kept(tree: Path, repository: Repository, stock: Stock) -> set[Item]:
     return kept
 
 
-def _signature_tags(tree: Path, repository: str, kept: set[Item], stock: Stock) -> dict[str, Item]:
+def _signature_tags(tree: Path, repository: str, subjects: set[Item], stock: Stock) -> dict[str, Item]:
     """The signatures by tag that may be there, and are."""
-    found = {subject.signature_tag: stock.cosigned[subject] for subject in kept if subject in stock.cosigned}
+    found = {subject.signature_tag: stock.cosigned[subject] for subject in subjects if subject in stock.cosigned}
     return {tag: item for tag, item in found.items() if (tree / _current(repository, tag)).exists()}
 
 

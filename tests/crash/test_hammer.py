@@ -1,6 +1,7 @@
 """Clients push, tag, sign, mount, delete and pull the same few things while the collector runs beside two daemons.
 
-What was acknowledged, and is needed, pulls whole at the end; what nothing needs is gone after a last run.
+What was acknowledged, and is needed, pulls whole at the end; what nothing needs is gone after a last run, and what
+that left of signatures in other repositories than their images' after one more.
 """
 
 from __future__ import annotations
@@ -21,7 +22,7 @@ from tests.daemon import Daemon
 from .books import Repository
 from .clients import Client, missing
 from .collecting import Collecting, collect
-from .leftovers import wrong_files
+from .leftovers import signed_elsewhere, wrong_files
 from .pushers import Target
 from .stock import Stock
 
@@ -89,12 +90,15 @@ def _pass_time(
 def _last_faults(
     daemons: Sequence[Daemon], repositories: Sequence[Repository], stock: Stock, killed: bool
 ) -> list[str]:
-    """What is wrong after a run that has the store alone, and after one that finds nothing to do."""
+    """What is wrong after each of two runs that have the store alone, and after one that finds nothing to do."""
     for daemon in daemons:
         daemon.terminate()
     config, tree = daemons[0].config_files[0], daemons[0].tree
-    collect(config, "-m", "--offline")
-    faults = wrong_files(tree, repositories, stock)
+    faults = []
+    for _ in range(2):
+        signed = signed_elsewhere(tree, repositories, stock)
+        collect(config, "-m", "--offline")
+        faults += wrong_files(tree, repositories, stock, signed)
     if killed:
         # A session that a killed daemon has left is somebody's to go on with, for a week.
         faults = [fault for fault in faults if "/_uploads" not in fault]

@@ -6,6 +6,8 @@ import hashlib
 import tracemalloc
 from collections.abc import Iterator
 
+import pytest
+
 from registryd_gc.digests import Digests, packed, unpacked
 
 
@@ -32,6 +34,31 @@ def test_what_was_added_is_there() -> None:
         assert not any(one in digests for one in list(some(4000))[most:])
     assert bytes(32) not in digests and b"\xff" * 64 not in digests and None not in digests
     assert taken(digests) == {*some(2000), *some(2000, "sha512")}
+
+
+@pytest.mark.parametrize("count", [0, 10, 10_000])
+def test_each_counts_once(count: int) -> None:
+    digests = Digests()
+    for _ in range(3):
+        digests.update(some(count))
+        digests.update(some(count // 2, "sha512"))
+        if count:
+            digests.add(b"\xff" * 32)
+    expected = {*some(count), *some(count // 2, "sha512")} | ({b"\xff" * 32} if count else set())
+    assert len(digests) == len(expected) and sorted(digests) == sorted(expected)
+    assert sorted(digests.drained()) == sorted(expected)
+    assert len(digests) == 0 and not list(digests) and not any(one in digests for one in expected)
+
+
+def test_what_comes_after_many_is_found_too() -> None:
+    digests = Digests()
+    digests.update(some(10_000))
+    assert len(digests) == 10_000
+    last = b"\xff" * 32
+    assert last not in digests
+    digests.add(last)
+    digests.add(next(some(1)))
+    assert last in digests and len(digests) == 10_001 and last in list(digests)
 
 
 def test_what_is_taken_is_there_no_more() -> None:
