@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 
 import attrs
 
@@ -81,25 +81,31 @@ class Links:
 
     def _remove(self, blob: bytes, leaf: Leaf, path: str) -> bool:
         """Remove the link of a blob that is not needed; whether it is gone."""
-        if not self.may_go(blob):
-            self.held.add(blob)
-            return False
-        if leaf.modified <= self.removal.cutoff and self.removal.remove_link(path) is not Outcome.RENEWED:
-            return True
-        self.promised.add(blob)
+        if self.may_go(blob):
+            if leaf.modified <= self.removal.cutoff and self.removal.remove_link(path) is not Outcome.RENEWED:
+                return True
+            staying = self.promised
+        else:
+            staying = self.held
+        staying.add(blob)
+        if leaf.size != link_size(digest(blob).algorithm):
+            staying.update(_named(self._content(path)))
         return False
 
     def _follow(self, path: str) -> None:
         """Need what a link names that is not of the size that its own digest would have."""
-        try:
-            content = self.removal.driver.get_content(path)
-        except FileNotFoundError:
-            return
-        try:
-            self.marking.needed.add(raw(Digest.parse(content.decode("ascii").strip())))
-        except (DigestInvalid, UnicodeDecodeError):
+        content = self._content(path)
+        named = _named(content)
+        self.marking.needed.update(named)
+        if content is not None and not named:
             told = f"not a digest: {len(content)} bytes" if content else "empty"
             self.removal.report.damage.append(Damage("link", path, told))
+
+    def _content(self, path: str) -> bytes | None:
+        try:
+            return self.removal.driver.get_content(path)
+        except FileNotFoundError:
+            return None
 
     def unlinked(self) -> set[bytes]:
         """The needed blobs without a link."""
@@ -194,3 +200,11 @@ class Links:
         if write:
             path = layout.referrer_link(self.marking.repository.name, digest(subject), digest(referrer))
             self.removal.driver.put_content(path, str(digest(referrer)).encode("ascii"))
+
+
+def _named(content: bytes | None) -> Sequence[bytes]:
+    """The digest that a link's content names; none where it cannot be read."""
+    try:
+        return [raw(Digest.parse(content.decode("ascii").strip()))] if content is not None else []
+    except (DigestInvalid, UnicodeDecodeError):
+        return []

@@ -185,6 +185,9 @@ class LocalRegistry:
         digest = reference if isinstance(reference, Digest) else self._tagged(name, reference)
         revision = self.tree.revision(name, digest) if digest is not None else None
         if digest is None or revision is None:
+            if digest is not None and not isinstance(reference, Digest) and self.tree.tag(name, reference) == digest:
+                path = layout.tag_link(name, reference)
+                _log.error("{path}: names {digest}, which the repository does not hold", path=path, digest=digest)
             raise self._unknown(name, unknown)
         if not self.promises.keep_link(layout.revision_link(name, digest), revision):
             raise self._unknown(name, unknown)

@@ -389,6 +389,16 @@ def test_aliases_of_sha512(store: Store) -> None:
     assert [store.has(layout.layer_link(APP, digest)) for digest in (stored, alias, config)] == [True] * 3
 
 
+@pytest.mark.parametrize(("age", "globs"), [(0.0, []), (OLD, ["other"])], ids=["young", "of a repository left alone"])
+def test_an_alias_that_stays_keeps_its_blob(store: Store, age: float, globs: list[str]) -> None:
+    stored = store.blob(b"layer")
+    alias = layout.layer_link(APP, Digest.of(b"layer", "sha512"))
+    store.link(alias, stored, age)
+    store.image("kept", tags=["1"])
+    assert store.collect(globs=globs).damage == []
+    assert store.has(alias) and store.has_blob(b"layer")
+
+
 def test_sha512(store: Store) -> None:
     kept, gone = b"kept", b"gone"
     for content in (kept, gone):
