@@ -88,7 +88,8 @@ class _FolderSweep:
 
     def sweep(self, folder: _Folder) -> set[bytes]:
         """Remove what is to be removed; which needed blobs are not there."""
-        missing, manifests = set(unpacked(folder.needed)), set(unpacked(folder.manifests))
+        needed, manifests = set(unpacked(folder.needed)), set(unpacked(folder.manifests))
+        missing = set(needed)
         for leaf in self.removal.driver.leaves(folder.path, "data", False):
             blob = from_name(folder.algorithm, leaf.name)
             if blob is None or not folder.path.endswith(leaf.name[:2]):
@@ -98,8 +99,9 @@ class _FolderSweep:
                 self.removal.tidy(path)
                 self.removal.prune(path)
                 self._tell_folder(f"{path}/data")
-            elif blob in missing:
-                missing.remove(blob)
+            elif blob in needed:
+                # Some file systems list a name twice while others beside it are removed.
+                missing.discard(blob)
                 self._keep(blob, leaf, path, blob in manifests)
             else:
                 self.judge(blob, leaf, path)

@@ -123,7 +123,8 @@ class _Run:
     """One run. ``needed`` are the blobs of kept manifests, and their own; ``promised`` those that somebody was told of,
     ``held`` those that repositories have from which nothing goes.
 
-    ``manifests`` are the kept ones. ``unread`` tells whether there is one of which nobody knows what it needs.
+    ``manifests`` are the kept ones. ``unread`` tells whether there is one of which nobody knows what it needs, or a
+    link of which nobody knows what it names.
     """
 
     config: Config
@@ -232,7 +233,8 @@ class _Run:
         )
         removal = self.removal
         if cache.evicted:
-            removal = attrs.evolve(removal, trash=attrs.evolve(removal.trash, cutoff=self.now - RECENT, keep=False))
+            cutoff = max(removal.trash.cutoff, self.now - RECENT)
+            removal = attrs.evolve(removal, trash=attrs.evolve(removal.trash, cutoff=cutoff, keep=False))
         sweep, places = partial(self._sweep_cached, cache, removal), range(len(cache.repositories))
         with self.workers.each(sweep, places, removal.listener) as all_swept:
             for swept in all_swept:
@@ -282,7 +284,7 @@ class _Run:
 
     def _removes_blobs(self) -> bool:
         if self.unread:
-            self.removal.listener.noted("a manifest cannot be read: no blob is removed in this run")
+            self.removal.listener.noted("a manifest or a link cannot be read: no blob is removed in this run")
         return not self.unread
 
     def _remove_cached(self, cache: Cache) -> None:

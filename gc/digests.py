@@ -13,6 +13,7 @@ from typing import Final
 
 import attrs
 
+from registryd.errors import DigestInvalid
 from registryd.reference import Digest
 from registryd.storage import layout
 
@@ -45,6 +46,14 @@ def from_name(algorithm: str, name: str) -> bytes | None:
 def link_size(algorithm: str) -> int:
     """The bytes of a link that holds a digest of an algorithm."""
     return len(algorithm) + 1 + 2 * LENGTHS[algorithm]
+
+
+def named_by(content: bytes) -> bytes | None:
+    """The digest that a link with some content names; None where that is none."""
+    try:
+        return raw(Digest.parse(content.decode("ascii").strip()))
+    except (DigestInvalid, UnicodeDecodeError):
+        return None
 
 
 def data_path(raw: bytes) -> str:

@@ -2,15 +2,14 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 
 import attrs
 
-from registryd.errors import DigestInvalid
-from registryd.reference import Digest
 from registryd.storage import layout
 from registryd.storage.interfaces import Leaf
-from registryd_gc.digests import LENGTHS, Digests, digest, from_name, link_size, raw
+from registryd_gc.census import stands
+from registryd_gc.digests import LENGTHS, Digests, data_path, digest, from_name, link_size, named_by
 from registryd_gc.mark import Marking
 from registryd_gc.removal import Removal
 from registryd_gc.report import Damage
@@ -25,7 +24,8 @@ class Links:
     links of needed blobs name: Distribution keeps a blob that was pushed as sha512 under sha256. ``promised`` are the
     blobs of young links: a push may be about to need them; ``held`` those of links that may not
     go. ``found`` counts needed blobs that have a link, ``left`` all links that stay, entries of histories and of
-    referrers too.
+    referrers too. ``unread`` tells whether nobody knows what one of them names. Once it is not known which link leads
+    to a blob that is needed, none goes.
     """
 
     removal: Removal
@@ -35,6 +35,8 @@ class Links:
     held: Digests = attrs.field(factory=Digests, init=False)
     found: int = attrs.field(default=0, init=False)
     left: int = attrs.field(default=0, init=False)
+    unread: bool = attrs.field(default=False, init=False)
+    _doubtful: bool = attrs.field(default=False, init=False)
 
     def sweep_layers(self) -> None:
         """Remove the layer links that no kept manifest needs."""
@@ -71,8 +73,9 @@ class Links:
         if blob in self.marking.needed:
             self.found += 1
             self.left += 1
-            if leaf.size != link_size(algorithm):
-                self._follow(path)
+            if leaf.size != link_size(algorithm) and not self._follow(path):
+                # What it named is the blob's only content, unless that lies under its own digest too.
+                self._doubtful = self._doubtful or not stands(self.removal.driver, data_path(blob))
         elif self._remove(blob, leaf, path):
             self.removal.report.links.removed += 1
             self._tell_removed(f"layer link {digest(blob)}")
@@ -81,7 +84,7 @@ class Links:
 
     def _remove(self, blob: bytes, leaf: Leaf, path: str) -> bool:
         """Remove the link of a blob that is not needed; whether it is gone."""
-        if self.may_go(blob):
+        if self.may_go(blob) and not self._doubtful:
             if leaf.modified <= self.removal.cutoff and self.removal.remove_link(path) is not Outcome.RENEWED:
                 return True
             staying = self.promised
@@ -89,22 +92,32 @@ class Links:
             staying = self.held
         staying.add(blob)
         if leaf.size != link_size(digest(blob).algorithm):
-            staying.update(_named(self._content(path)))
+            named = named_by(self._content(path) or b"")
+            staying.update([named] if named is not None else [])
         return False
 
-    def _follow(self, path: str) -> None:
-        """Need what a link names that is not of the size that its own digest would have."""
+    def _follow(self, path: str) -> bool:
+        """Need what a link names that is not of the size that its own digest would have; false where it names none."""
         content = self._content(path)
-        named = _named(content)
-        self.marking.needed.update(named)
-        if content is not None and not named:
+        if content is None:
+            return True
+        named = named_by(content)
+        if named is None:
             told = f"not a digest: {len(content)} bytes" if content else "empty"
             self.removal.report.damage.append(Damage("link", path, told))
+            return False
+        self.marking.needed.add(named)
+        return True
 
     def _content(self, path: str) -> bytes | None:
+        """What a link holds; None where it is gone, or cannot be read."""
         try:
             return self.removal.driver.get_content(path)
         except FileNotFoundError:
+            return None
+        except OSError as error:
+            self.removal.report.damage.append(Damage("link", path, error.strerror or "it cannot be read"))
+            self.unread = self._doubtful = True
             return None
 
     def unlinked(self) -> set[bytes]:
@@ -200,11 +213,3 @@ class Links:
         if write:
             path = layout.referrer_link(self.marking.repository.name, digest(subject), digest(referrer))
             self.removal.driver.put_content(path, str(digest(referrer)).encode("ascii"))
-
-
-def _named(content: bytes | None) -> Sequence[bytes]:
-    """The digest that a link's content names; none where it cannot be read."""
-    try:
-        return [raw(Digest.parse(content.decode("ascii").strip()))] if content is not None else []
-    except (DigestInvalid, UnicodeDecodeError):
-        return []

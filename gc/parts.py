@@ -12,7 +12,7 @@ from registryd.reference import Digest, RepositoryName
 from registryd.storage import layout
 from registryd.validation import Rules
 from registryd_gc.census import Census, stands
-from registryd_gc.digests import LENGTHS, digest, from_name, raw
+from registryd_gc.digests import LENGTHS, digest, from_name, link_size, named_by, raw
 from registryd_gc.mark import Marking
 from registryd_gc.report import Damage
 
@@ -54,15 +54,15 @@ class Parts:
         """The layer links of a repository that name missing blobs."""
         for algorithm in LENGTHS:
             folder = f"{layout.layers(name)}/{algorithm}"
-            for entry in self.census.driver.entries(folder):
-                blob = from_name(algorithm, entry.name)
-                path = f"{folder}/{entry.name}/link"
-                if blob in missing and not self._is_alias(path, f"{algorithm}:{entry.name}"):
+            for leaf in self.census.driver.leaves(folder, "link", False):
+                path = f"{folder}/{leaf.name}/link"
+                may_be = from_name(algorithm, leaf.name) in missing or leaf.size != link_size(algorithm)
+                if leaf.size is not None and may_be and self._named(path) in missing:
                     yield Damage("dangling", path, "its blob is missing")
 
-    def _is_alias(self, path: str, named: str) -> bool:
-        """Whether a link names another blob than the one that it is for, or is gone."""
+    def _named(self, path: str) -> bytes | None:
+        """The blob that a link names, which is another than its own where it is an alias; None where it tells none."""
         try:
-            return self.census.driver.get_content(path) != named.encode("ascii")
+            return named_by(self.census.driver.get_content(path))
         except FileNotFoundError:
-            return True
+            return None

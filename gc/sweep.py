@@ -94,7 +94,7 @@ class Swept:
     """What a repository that was swept needs, in packed digests, and the numbers.
 
     ``needed`` are the blobs of kept manifests, and their own; ``manifests`` the kept ones; ``promised`` and ``held``
-    those of its links. ``unread`` tells whether nobody knows what one of its manifests needs.
+    those of its links. ``unread`` tells whether nobody knows what one of its manifests needs, or of its links names.
     """
 
     report: Report
@@ -140,7 +140,7 @@ class RepositorySweep:
     def swept(self) -> Swept:
         """What others are to know of it. All that it went by is given up on the way: it may be as large again."""
         repository = self.marking.repository
-        unread = repository.unread
+        unread = repository.unread or self.links.unread
         kept = {revision.digest for revision in repository.revisions.values() if revision.kept}
         repository.revisions.clear()
         return Swept(

@@ -221,6 +221,8 @@ def _serve(
 ) -> None:
     """Do the work of each item that is sent, until there is nobody who sends."""
     libc = ctypes.CDLL(None)
+    # Not every C library has it.
+    trim = getattr(libc, "malloc_trim", lambda _: None)
     _die_with(owner, libc)
     for other in foreign:
         other.close()
@@ -230,7 +232,7 @@ def _serve(
             if _serve_one(connection, work, item.value, listener) > _LARGE:
                 del item
                 # Repositories of the same size would otherwise take more each time, and idle workers keep it all.
-                libc.malloc_trim(0)
+                trim(0)
     except (EOFError, ConnectionError):
         pass
 

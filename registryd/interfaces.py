@@ -337,7 +337,9 @@ class IFetch(Interface):
     """A blob on its way from an upstream: the head of its answer has come, the body waits."""
 
     start: int = Attribute("the offset of the first byte that comes: 0 where the upstream does not resume")
-    size: int | None = Attribute("the size of the whole blob in bytes, or None where the upstream does not tell it")
+    size: int | None = Attribute(
+        "the size of the whole blob in bytes, or None where neither the answer nor HEAD tells it"
+    )
 
     def deliver_to(consumer: IViewConsumer) -> Deferred[None]:
         """Write the bytes from ``start`` to a consumer, as fast as it takes them; fires when the answer has ended.

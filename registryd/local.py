@@ -185,6 +185,7 @@ class LocalRegistry:
         digest = reference if isinstance(reference, Digest) else self._tagged(name, reference)
         revision = self.tree.revision(name, digest) if digest is not None else None
         if digest is None or revision is None:
+            # Who deletes a manifest deletes its tags first.
             if digest is not None and not isinstance(reference, Digest) and self.tree.tag(name, reference) == digest:
                 path = layout.tag_link(name, reference)
                 _log.error("{path}: names {digest}, which the repository does not hold", path=path, digest=digest)

@@ -55,7 +55,8 @@ class Namespaces:
 
     With ``upstreams``, by their components, private repositories stand beside mirrored ones; ``default`` is whose the
     names are that name none, but for those that ``private`` matches. With ``mirrors_all`` the whole registry is the
-    mirror of one upstream, which ``is_hub`` if it is Docker Hub. ``own_names`` are components too.
+    mirror of one upstream, which ``is_hub`` if it is Docker Hub; ``hubs`` are the upstreams that are. ``own_names`` are
+    components too.
     """
 
     upstreams: frozenset[str]
@@ -64,6 +65,7 @@ class Namespaces:
     private: Globs
     mirrors_all: bool
     is_hub: bool
+    hubs: frozenset[str]
 
     @classmethod
     def of(cls, proxy: Proxy, host: str | None) -> Namespaces:
@@ -76,7 +78,12 @@ class Namespaces:
             default=component_of(proxy.default) if proxy.default is not None else None,
             private=Globs(proxy.private),
             mirrors_all=proxy.remote is not None,
-            is_hub=any(component_of(urlsplit(url).hostname or "") == DOCKER_HUB for url in urls),
+            is_hub=_lead_to_hub(urls),
+            hubs=frozenset(
+                component
+                for component, upstream in proxy.upstreams.items()
+                if component == DOCKER_HUB or _lead_to_hub(upstream.urls)
+            ),
         )
 
     def is_upstream(self, host: str) -> bool:
@@ -91,7 +98,7 @@ class Namespaces:
             upstream = self._named(asked)
         if upstream is None and not ns:
             upstream = self._assumed(asked)
-        return Route(asked if upstream is None else _placed(asked, upstream), asked, ns or None)
+        return Route(asked if upstream is None else self._placed(asked, upstream), asked, ns or None)
 
     def _selected(self, ns: str | None, prefix: str | None) -> str | None:
         """The upstream that a request names beside the repository's name.
@@ -132,19 +139,21 @@ class Namespaces:
         """The upstream of a name that names none; that of a private one must not hear of it, under any form of it."""
         if self.default is None or self.private.match(name):
             return None
-        return None if self.private.match(_at(name, self.default)) else self.default
+        return None if self.private.match(self._at(name, self.default)) else self.default
+
+    def _placed(self, name: RepositoryName, upstream: str) -> RepositoryName:
+        """A client's name below its upstream's component, which it may begin with already."""
+        first, slash, rest = name.partition("/")
+        below = rest if slash and component_of(first) == upstream else name
+        return parse_name(f"{upstream}/{self._at(below, upstream)}")
+
+    def _at(self, name: str, upstream: str) -> str:
+        """What a registry's clients mean by a name."""
+        return f"{OFFICIAL}/{name}" if upstream in self.hubs and "/" not in name else name
 
 
-def _placed(name: RepositoryName, upstream: str) -> RepositoryName:
-    """A client's name below its upstream's component, which it may begin with already."""
-    first, slash, rest = name.partition("/")
-    below = rest if slash and component_of(first) == upstream else name
-    return parse_name(f"{upstream}/{_at(below, upstream)}")
-
-
-def _at(name: str, upstream: str) -> str:
-    """What a registry's clients mean by a name."""
-    return f"{OFFICIAL}/{name}" if upstream == DOCKER_HUB and "/" not in name else name
+def _lead_to_hub(urls: Sequence[str]) -> bool:
+    return any(component_of(urlsplit(url).hostname or "") == DOCKER_HUB for url in urls)
 
 
 def _hosts_of(url: str) -> Sequence[str]:

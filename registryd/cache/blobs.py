@@ -34,6 +34,7 @@ class Blobs:
         self._cached = cached
         self._fills = fills
         self._looks: Once[bool] = Once()
+        self._sizes: Once[Descriptor] = Once()
         self._passages = Passages(source.most_passing, source.clock)
 
     def open(self, name: RepositoryName, digest: Digest) -> Deferred[IBlobReader]:
@@ -101,10 +102,14 @@ class Blobs:
         fill = self._fills.under_way(blob)
         if fill is not None and fill.size is not None:
             return Descriptor(OCTET_STREAM, blob.digest, fill.size)
+        return await self._sizes.do((blob.name, blob.digest), lambda: self._told(blob))
+
+    async def _told(self, blob: Fillable) -> Descriptor:
+        """What the upstream tells of a blob."""
         try:
             return await self._source.upstream.resolve_blob(blob.remote, blob.digest)
-        except BlobUnknown:
-            # Some registries answer HEAD of a blob that they have with 404 or 401: the head of a GET tells the size.
+        except (BlobUnknown, UpstreamUnavailable):
+            # Some registries answer HEAD of a blob that they have with 404, 401 or 500: the head of a GET tells it.
             return await self._fetched_head(blob)
 
     async def _fetched_head(self, blob: Fillable) -> Descriptor:
@@ -167,7 +172,8 @@ class Blobs:
             return True
         try:
             told = await self._source.upstream.resolve_blob(blob.remote, blob.digest)
-        except BlobUnknown:
+        except (BlobUnknown, UpstreamUnavailable):
+            # Whoever can be asked nothing at all is not asked for the blob either.
             return False
         return told.size == size and await self._source.in_thread(mirrored.link_blob, blob.name, blob.digest)
 

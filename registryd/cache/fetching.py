@@ -161,8 +161,6 @@ class Fetching:
             self._fetch = fetch
             await self._source.in_thread(self._source.mirrored.mark, self._blob.name).addErrback(tell_full)
             size = fetch.size if self._size is None else self._size
-            if size is None:
-                size = await self._size_by_head()
             if self._size is None and size is not None:
                 await self._source.in_thread(self._note_size, size)
                 self._size = size
@@ -191,12 +189,6 @@ class Fetching:
         )
         # Told as unknown, what came of it is removed, and nobody fetches as much of it again for a while.
         return BlobUnknown(f"the upstream does not tell the size of the blob, and sent more than {limit} bytes")
-
-    async def _size_by_head(self) -> int | None:
-        try:
-            return (await self._source.upstream.resolve_blob(self._blob.remote, self._blob.digest)).size
-        except (BlobUnknown, UpstreamUnavailable):
-            return None
 
     async def _ask(self, start: int) -> IFetch:
         self._asked = self._source.upstream.fetch_blob(self._blob.remote, self._blob.digest, start)

@@ -29,10 +29,14 @@ _UNKNOWN = (ManifestUnknown, NameUnknown)
 
 @attrs.frozen
 class _Current:
-    """What a tag is, as far as that is known, and what is to be told with it."""
+    """What a tag is, as far as that is known, and what is to be told with it.
+
+    ``is_second`` tells that it was asked for because what the tag was told to be first is not given out.
+    """
 
     descriptor: Descriptor
     warning: str | None = None
+    is_second: bool = False
 
 
 class Manifests:
@@ -45,6 +49,7 @@ class Manifests:
         self._promises = promises
         self._checks: Once[_Current | None] = Once()
         self._fetches: Once[Manifest] = Once()
+        self._heads: Once[Descriptor] = Once()
         self._renewed: TTLCache[tuple[RepositoryName, Digest], bool] = TTLCache(
             REMEMBERED, promises.interval, source.clock.seconds
         )
@@ -87,6 +92,9 @@ class Manifests:
             self._refuse_absent(name, digest)
             if not await self._source.in_thread(self._source.mirrored.may_fill, name):
                 raise unknown
+        return await self._heads.do((name, digest), lambda: self._head(name, digest))
+
+    async def _head(self, name: RepositoryName, digest: Digest) -> Descriptor:
         try:
             return await self._source.upstream.resolve_manifest(self._source.remote_name(name), digest)
         except ManifestUnknown:
@@ -124,9 +132,13 @@ class Manifests:
         older is the one whose content is here.
         """
         digest = current.descriptor.digest
+        known_absent = self._is_absent(name, digest)
         try:
             manifest, hit = await self._cached_or_fetched(name, digest)
         except ManifestUnknown:
+            moved = None if known_absent or current.is_second else await self._moved(name, tag, digest)
+            if moved is not None:
+                return await self._changed(name, tag, moved)
             linked = await self._source.in_thread(self._source.mirrored.linked, name, tag)
             if linked is None or linked == digest:
                 raise
@@ -134,6 +146,16 @@ class Manifests:
             return attrs.evolve(await self._cached.get_manifest(name, linked), warning=warning), True
         await self._source.keep(self._source.mirrored.tag, name, tag, manifest.digest)
         return attrs.evolve(manifest, warning=current.warning), hit
+
+    async def _moved(self, name: RepositoryName, tag: Tag, digest: Digest) -> _Current | None:
+        """What a tag is where that has just changed, so that what it was told to be is not given out any more."""
+        current = self._fresh(await self._source.read(self._source.mirrored.told, name, tag))
+        if current is None or current.descriptor.digest == digest:
+            # Nobody else has found that yet.
+            current = await self._checks.do((name, tag, digest), lambda: self._check(name, tag))
+        if current is None or current.descriptor.digest == digest:
+            return None
+        return attrs.evolve(current, is_second=True)
 
     async def _cached_or_fetched(self, name: RepositoryName, digest: Digest) -> tuple[Manifest, bool]:
         try:
@@ -252,8 +274,11 @@ class Manifests:
         return manifest
 
     def _refuse_absent(self, name: RepositoryName, reference: Reference) -> None:
-        if ("manifest", name, str(reference)) in self._source.absent:
+        if self._is_absent(name, reference):
             raise ManifestUnknown(detail={"reference": str(reference)})
+
+    def _is_absent(self, name: RepositoryName, reference: Reference) -> bool:
+        return ("manifest", name, str(reference)) in self._source.absent
 
     def _unavailable(self, reference: Reference, error: UpstreamUnavailable) -> ManifestUnknown:
         return ManifestUnknown(self._source.unavailable(error), detail={"reference": str(reference)})

@@ -15,7 +15,7 @@ from twisted.logger import Logger
 from registryd.errors import DigestInvalid, Unsupported
 from registryd.reference import ALGORITHMS, Digest, RepositoryName, Tag, is_name, is_tag
 from registryd.storage import layout
-from registryd.storage.interfaces import IStorageDriver
+from registryd.storage.interfaces import IStorageDriver, Stat
 
 _log = Logger()
 
@@ -44,9 +44,12 @@ class Tree:
     _links: dict[str, Link] = attrs.field(factory=dict, init=False, repr=False)
 
     def link(self, path: str) -> Link | None:
-        """A link, or None where there is none, or none that can be read."""
+        """A link, or None where there is none, or none that can be read.
+
+        It is looked for twice: a collector that puts back what was used meanwhile takes it away for an instant.
+        """
         try:
-            stat = self.driver.stat(path)
+            stat = self._stat(path)
             known = self._links.get(path)
             if known is not None and known.version == stat.version:
                 return known
@@ -63,6 +66,12 @@ class Tree:
                 self._links.clear()
             self._links[path] = link
         return link
+
+    def _stat(self, path: str) -> Stat:
+        try:
+            return self.driver.stat(path)
+        except FileNotFoundError:
+            return self.driver.stat(path)
 
     def read_link(self, path: str) -> Digest | None:
         """The digest that a link holds."""

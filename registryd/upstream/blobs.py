@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred, succeed
 from twisted.web.iweb import IResponse
 from zope.interface import implementer
 
-from registryd.errors import BlobUnknown
+from registryd.errors import BlobUnknown, UpstreamUnavailable
 from registryd.interfaces import IFetch, IViewConsumer
 from registryd.model import OCTET_STREAM, Descriptor
 from registryd.reference import Digest, RepositoryName
@@ -37,17 +37,35 @@ class Blobs:
         """See IUpstream.resolve_blob. Some registries answer HEAD with 401, 403 or 404 for what a GET gets."""
         slot = await self._slots.take()
         try:
-            response = await self._remote.ask(b"HEAD", name, f"blobs/{digest}", insist=False)
-            self._remote.discard(response)
+            size = await self._size(name, digest)
         finally:
             slot.release()
-        size = told_length(response.headers)
-        if response.code != OK or size is None or not digest.may_be_of(size):
+        if size is None:
             raise BlobUnknown(detail={"digest": str(digest)})
         return Descriptor(OCTET_STREAM, digest, size)
 
+    async def _size(self, name: RepositoryName, digest: Digest) -> int | None:
+        """The bytes of a blob by HEAD, where that tells; who asks has a slot."""
+        response = await self._remote.ask(b"HEAD", name, f"blobs/{digest}", insist=False)
+        self._remote.discard(response)
+        size = told_length(response.headers)
+        return size if response.code == OK and size is not None and digest.may_be_of(size) else None
+
     async def fetch(self, name: RepositoryName, digest: Digest, start: int) -> IFetch:
         """See IUpstream.fetch_blob; the slot is taken until the fetch is over."""
+        fetch = await self._fetch(name, digest, start)
+        if fetch.size is None:
+            try:
+                # In the slot of the fetch: there may be no other, and its body waits for this.
+                fetch.size = await self._size(name, digest)
+            except UpstreamUnavailable:
+                pass
+            except BaseException:
+                fetch.abandon()
+                raise
+        return fetch
+
+    async def _fetch(self, name: RepositoryName, digest: Digest, start: int) -> IFetch:
         slot = await self._slots.take(body=True)
         try:
             # Only now: while it waited for its slot, others may have found that bodies stall.

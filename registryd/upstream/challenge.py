@@ -43,9 +43,10 @@ def parse_challenges(values: Sequence[str]) -> Sequence[Challenge]:
 
 
 def choose(challenges: Sequence[Challenge]) -> Challenge | None:
-    """The challenge to answer: a token says less of who asks than a password."""
+    """The challenge to answer: a token says less of who asks than a password, where it is told who gives it out."""
+    told = [challenge for challenge in challenges if challenge.scheme != "bearer" or "://" in challenge.realm]
     for scheme in ("bearer", "basic"):
-        for challenge in challenges:
+        for challenge in told or challenges:
             if challenge.scheme == scheme:
                 return challenge
     return None

@@ -25,6 +25,22 @@ class HeadTests(MirrorTestCase):
         self.assertEqual(self.upstream.bytes_sent, 0)
         self.assertTrue(self.upstream.fetches[0].abandoned)
 
+    def test_of_an_upstream_that_fails_at_it_takes_the_head_of_a_get(self) -> None:
+        digest = self.upstream.add_blob(LARGE)
+        self.upstream.refused_kinds = {"resolve_blob"}
+        self.assertEqual(self.successResultOf(self.registry.resolve_blob(APP, digest)).size, len(LARGE))
+
+    def test_of_many_at_the_same_time_asks_once(self) -> None:
+        digest = self.upstream.add_blob(LARGE)
+        self.upstream.heads_blobs = False
+        self.upstream.hold = {"resolve_blob", "fetch_blob"}
+        found = [self.registry.resolve_blob(APP, digest) for _ in range(5)]
+        self.upstream.let_go()
+        self.upstream.let_go()
+        for each in found:
+            self.assertEqual(self.successResultOf(each).size, len(LARGE))
+        self.assertEqual(self.upstream.asked, {"resolve_blob": 1, "fetch_blob": 1})
+
     def test_that_tells_no_size_is_an_error(self) -> None:
         self.upstream.heads_blobs = self.upstream.tells_size = False
         self.failureResultOf(self.registry.resolve_blob(APP, self.upstream.add_blob(LARGE)), BlobUnknown)
@@ -69,6 +85,13 @@ class BytesOfAnotherRepositoryTests(MirrorTestCase):
         digest = put_blob(self.mirror.local, LARGE)
         self.upstream.unavailable = True
         self.failureResultOf(self.registry.open_blob(APP, digest), BlobUnknown)
+
+    def test_are_fetched_where_the_upstream_fails_to_confirm(self) -> None:
+        digest = self.upstream.add_blob(LARGE)
+        put_blob(self.mirror.local, LARGE)
+        self.upstream.refused_kinds = {"resolve_blob"}
+        self.assert_pulled(self.pull(digest), LARGE)
+        self.assertEqual(self.upstream.asked["fetch_blob"], 1)
 
     def test_are_confirmed_once_for_all_who_ask_at_the_same_time(self) -> None:
         digest = self.upstream.add_blob(LARGE)

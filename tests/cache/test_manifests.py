@@ -36,6 +36,39 @@ class TagTests(MirrorTestCase):
         self.assertEqual(self.mirror.local.tree.tag(APP, V1), OLD.digest)
         self.assertEqual(self.mirror.driver.get_content(layout.mirror(APP)), b"docker.io")
 
+    def replace(self, old: Manifest, new: Manifest) -> None:
+        """Move the tag upstream, which does not give out the older any more."""
+        del self.upstream.manifests[old.digest]
+        self.upstream.add(new, V1)
+
+    def test_that_moves_between_the_check_and_the_fetch_is_checked_again(self) -> None:
+        self.upstream.hold = {"get_manifest"}
+        got = [self.registry.get_manifest(APP, V1) for _ in range(3)]
+        self.replace(OLD, NEW)
+        self.upstream.let_go()
+        self.upstream.let_go()
+        for each in got:
+            self.assertEqual(self.successResultOf(each), NEW)
+        self.assertEqual(self.upstream.asked, {"resolve_manifest": 2, "get_manifest": 2})
+
+    def test_that_keeps_moving_is_checked_again_but_once(self) -> None:
+        self.upstream.hold = {"get_manifest"}
+        got = self.registry.get_manifest(APP, V1)
+        self.replace(OLD, NEW)
+        self.upstream.let_go()
+        self.replace(NEW, index(listed(OLD)))
+        self.upstream.let_go()
+        self.failureResultOf(got, ManifestUnknown)
+        self.assertEqual(self.upstream.asked["resolve_manifest"], 2)
+
+    def test_a_digest_is_resolved_once_for_all_who_ask_at_the_same_time(self) -> None:
+        self.upstream.hold = {"resolve_manifest"}
+        found = [self.registry.resolve_manifest(APP, OLD.digest) for _ in range(5)]
+        self.upstream.let_go()
+        for each in found:
+            self.assertEqual(self.successResultOf(each).digest, OLD.digest)
+        self.assertEqual(self.upstream.asked, {"resolve_manifest": 1})
+
     def test_that_another_process_holds_for_nothing_is_waited_for_so_long(self) -> None:
         other = self.mirror.local.uploads.claim(APP, OLD.digest)
         got = self.registry.get_manifest(APP, V1)

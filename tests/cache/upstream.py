@@ -107,9 +107,9 @@ class FakeUpstream:
     """Holds blobs, manifests, tags and referrers, whatever repository is asked for.
 
     ``unavailable``, ``breaks_after`` (bytes of an answer), ``released`` (bytes of each answer that may go out now),
-    ``resumes``, ``tells_size``, ``told_size`` and ``heads_blobs`` are switches. ``hold`` names the kinds of calls that
-    wait for ``let_go``, ``refused_kinds`` those that are answered as if the upstream were unavailable. ``asked``
-    counts the calls by kind, ``fetches`` are all the answers.
+    ``resumes``, ``tells_size``, ``told_size`` and ``heads_blobs``, which tells a size too, are switches. ``hold`` names
+    the kinds of calls that wait for ``let_go``, ``refused_kinds`` those that are answered as if the upstream were
+    unavailable. ``asked`` counts the calls by kind, ``fetches`` are all the answers.
     """
 
     def __init__(self) -> None:
@@ -217,7 +217,7 @@ class FakeUpstream:
         content = self.blobs[digest]
         size = len(content) if self.told_size is None else self.told_size
         begin = start if self.resumes and start <= size else 0
-        fetch = FakeFetch(self, content, begin, size if self.tells_size else None)
+        fetch = FakeFetch(self, content, begin, size if self.tells_size or self.heads_blobs else None)
         self.fetches.append(fetch)
         return fetch
 

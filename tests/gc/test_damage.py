@@ -4,14 +4,17 @@ from __future__ import annotations
 
 import errno
 import os
+from collections.abc import Iterator
 
 import pytest
 
+from registryd.model import OCI_MANIFEST
 from registryd.reference import Digest, Tag
 from registryd.storage import layout
+from registryd.storage.interfaces import Leaf
 from registryd.storage.memory import MemoryDriver
 
-from .trees import APP, OTHER, Store
+from .trees import APP, NEW, OTHER, Store, manifest_of
 
 
 def kinds(store: Store, **options: bool) -> list[str]:
@@ -192,3 +195,72 @@ def test_folders_in_the_place_of_content(store: Store, repair: bool) -> None:
         ("empty", orphan, False),
     ]
     assert store.has(f"{orphan}/what")
+
+
+class DoublingDriver(MemoryDriver):
+    """Lists each folder's names twice, as network file systems may while others beside them are removed."""
+
+    def leaves(self, path: str, leaf: str, others: bool) -> Iterator[Leaf]:
+        found = list(super().leaves(path, leaf, others))
+        return iter([*found, *found])
+
+
+def test_what_is_listed_twice_is_no_less_needed() -> None:
+    store = Store(DoublingDriver())
+    kept, gone = store.image("kept", tags=["1"]), store.image("gone")
+    store.collect(untagged_go=True)
+    assert store.is_whole("kept", kept) and not store.is_whole("gone", gone)
+
+
+def aliased(store: Store, content: bytes = b"layer") -> str:
+    """An image whose layer Distribution keeps under sha256; the path of the link by the digest that the image names."""
+    stored, alias = store.layer(content), Digest.of(content, "sha512")
+    config = store.layer(b"config")
+    document = {
+        "schemaVersion": 2,
+        "mediaType": OCI_MANIFEST,
+        "config": {"mediaType": "application/x", "digest": str(config), "size": 6},
+        "layers": [{"mediaType": "application/x", "digest": str(alias), "size": len(content)}],
+    }
+    store.manifest(manifest_of(document), tags=["1"])
+    return store.link(layout.layer_link(APP, alias), stored)
+
+
+@pytest.mark.parametrize("content", [b"", b"garbage"])
+def test_an_alias_that_cannot_be_read_keeps_what_it_may_name(store: Store, content: bytes) -> None:
+    path = aliased(store)
+    store.layer(b"garbage of this repository")
+    store.put(path, content)
+    (damage,) = store.collect(untagged_go=True).damage
+    assert (damage.kind, damage.path) == ("link", path)
+    assert store.has_blob(b"layer") and store.has(layout.layer_link(APP, Digest.of(b"layer")))
+
+
+def test_an_alias_whose_blob_is_missing_is_told_until_it_is_mended(store: Store) -> None:
+    path = aliased(store)
+    store.driver.delete(layout.blob_data(Digest.of(b"layer")))
+    for _ in range(2):
+        assert path in [damage.path for damage in store.collect().damage if damage.kind == "dangling"]
+    store.collect(repair=True)
+    assert not store.has(path)
+    (damage,) = store.collect().damage
+    assert damage.kind == "parts" and str(Digest.of(b"layer", "sha512")) in damage.detail
+
+
+@pytest.mark.parametrize("chosen", [(), ("elsewhere",)], ids=["all", "another repository alone"])
+def test_an_alias_that_the_disk_does_not_give_out_keeps_all_blobs(chosen: tuple[str, ...]) -> None:
+    class FaultyDriver(MemoryDriver):
+        faulty = ""
+
+        def get_content(self, path: str) -> bytes:
+            if path == self.faulty:
+                raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+            return super().get_content(path)
+
+    driver = FaultyDriver()
+    store = Store(driver)
+    driver.faulty = store.link(layout.layer_link(APP, Digest.of(b"layer", "sha512")), store.blob(b"layer"), NEW)
+    store.blob(b"garbage")
+    (damage,) = store.collect(globs=chosen).damage
+    assert (damage.kind, damage.path) == ("link", driver.faulty)
+    assert store.has_blob(b"layer") and store.has_blob(b"garbage")

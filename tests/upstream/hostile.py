@@ -61,6 +61,7 @@ class Switches:
     corrupt_blobs: bool = False  # a byte is another
     corrupt_manifests: bool = False
     chunked: bool = False  # no Content-Length
+    chunked_heads: bool = True  # nor in the answer to HEAD
     no_range: bool = False  # Range is not known: 200 and all
     wrong_range: bool = False  # 206 with another part than was asked for
     no_digest: bool = False  # no Docker-Content-Digest
@@ -378,7 +379,7 @@ class Hostile(Resource):
             request.setHeader("Content-Encoding", "gzip")
         request.setHeader("Content-Type", "application/octet-stream")
         body = memoryview(content)[start or 0 :]
-        if not switches.chunked:
+        if not switches.chunked or (request.method == b"HEAD" and not switches.chunked_heads):
             request.setHeader("Content-Length", str(len(body) + switches.length_off))
         if request.method == b"HEAD":
             request.finish()

@@ -49,6 +49,26 @@ class Blobs(UpstreamCase):
         await fetch.deliver_to(sink)
         self.assertEqual(sink.content, LAYER)
 
+    async def test_without_length_takes_that_of_head_within_its_only_slot(self) -> None:
+        self.hostile.switches.chunked = True
+        self.hostile.switches.chunked_heads = False
+        registry = self.upstream(requests=1)
+        fetch = await registry.fetch_blob(NAME, self.digest, 0)
+        self.assertEqual(fetch.size, len(LAYER))
+        sink = Sink()
+        await fetch.deliver_to(sink)
+        self.assertEqual(sink.content, LAYER)
+        self.assertEqual(await self.fetched(registry, self.digest), LAYER)
+
+    async def test_without_length_and_head_is_fetched_all_the_same(self) -> None:
+        self.hostile.switches.chunked = True
+        self.hostile.switches.head_blobs = 500
+        fetch = await self.upstream(requests=1).fetch_blob(NAME, self.digest, 0)
+        self.assertIsNone(fetch.size)
+        sink = Sink()
+        await fetch.deliver_to(sink)
+        self.assertEqual(sink.content, LAYER)
+
     async def test_resolved_by_head(self) -> None:
         self.assertEqual(
             await self.registry.resolve_blob(NAME, self.digest), Descriptor(OCTET_STREAM, self.digest, len(LAYER))

@@ -42,5 +42,11 @@ class Challenges(SynchronousTestCase):
         self.assertEqual(chosen and chosen.scheme, "bearer")
         self.assertIsNone(choose(parse_challenges(["Negotiate"])))
 
+    def test_a_token_that_nobody_is_told_to_give_out(self) -> None:
+        for realm in ("", ' realm="/token"', ' realm=""'):
+            chosen = choose(parse_challenges([f"Bearer{realm}", 'Basic realm="r"']))
+            self.assertEqual(chosen and chosen.scheme, "basic")
+        self.assertEqual(choose(parse_challenges(["Bearer"])), Challenge("bearer", {}))
+
     def test_long_nonsense_costs_little(self) -> None:
         parse_challenges(['Bearer realm="' + "\\" * 1_000_000, "a " * 1_000_000, 'x="' * 500_000])

@@ -30,6 +30,7 @@ from .wire import link_of, path_of
 TABLE = list(rows())
 CONFIG = b"{}"
 PRIVATE = "private"
+HUB = frozenset(["docker.io"])
 TAGS = ("first", "latest", "third")
 
 
@@ -240,7 +241,7 @@ def test_the_catalog_is_the_tree_s_under_every_prefix() -> None:
 def test_mount(source: str, status: int) -> None:
     """``from`` is a name as clients have it; what is cached under it lies in the tree of the private ones."""
     local = filled(PRIVATE, {"team/app", "docker.io/library/alpine"})
-    namespaces = Namespaces(frozenset(["docker.io"]), frozenset(), "docker.io", Globs(["team/*"]), False, False)
+    namespaces = Namespaces(HUB, frozenset(), "docker.io", Globs(["team/*"]), False, False, HUB)
     front = InProcess(RoutedRegistry(local, {"docker.io": UnsupportedRegistry()}), namespaces)
     answer = front.push("POST", f"/v2/team/new/blobs/uploads/?mount={digest_of(CONFIG)}&from={source}").is_(status)
     held = front.get(f"/v2/team/new/blobs/{digest_of(CONFIG)}")
