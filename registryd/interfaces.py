@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Callable, Collection, Mapping, Sequence
 from typing import Any, Protocol, TypeVar
 
 import attrs
@@ -321,9 +321,9 @@ class ILister(Interface):
         """
 
     def referrers(
-        name: RepositoryName, subject: Digest, artifact_type: str | None = None, after: Digest | None = None
+        name: RepositoryName, subject: Digest, artifact_types: Collection[str] = (), after: Digest | None = None
     ) -> Deferred[ReferrerPage]:
-        """The manifests of a repository that refer to a subject, of all artifact types or of one, after a digest.
+        """The manifests of a repository that refer to a subject, of all artifact types or of some, after a digest.
 
         They come in the order of their digests, as many as a client takes in one answer.
         """

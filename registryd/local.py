@@ -7,7 +7,7 @@ threads. No method is a coroutine: the read path is what most requests take.
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Iterable, Sequence
+from collections.abc import Callable, Collection, Iterable, Sequence
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -136,9 +136,9 @@ class LocalRegistry:
         return self._in_thread(self._tags, name, count, after)
 
     def referrers(
-        self, name: RepositoryName, subject: Digest, artifact_type: str | None = None, after: Digest | None = None
+        self, name: RepositoryName, subject: Digest, artifact_types: Collection[str] = (), after: Digest | None = None
     ) -> Deferred[ReferrerPage]:
-        return self._in_thread(self._referrers, name, subject, artifact_type, after)
+        return self._in_thread(self._referrers, name, subject, artifact_types, after)
 
     def _unknown(self, name: RepositoryName, error: RegistryError) -> RegistryError:
         return error if self.tree.has_repository(name) else NameUnknown(detail={"name": name})
@@ -257,7 +257,7 @@ class LocalRegistry:
         return Descriptor(OCTET_STREAM, digest, size)
 
     def _put_manifest(self, name: RepositoryName, manifest: Manifest, tags: Sequence[Tag]) -> Digest | None:
-        refuse_ambiguity(manifest.content)
+        refuse_ambiguity(manifest.content, manifest.media_type)
         told, _ = told_media_type(manifest.content)
         if not manifest.media_type:
             manifest = Manifest(told, manifest.digest, manifest.content)
@@ -349,7 +349,7 @@ class LocalRegistry:
         return names_page((tag for tag in following if self.tree.exists(layout.tag_link(name, tag))), count)
 
     def _referrers(
-        self, name: RepositoryName, subject: Digest, artifact_type: str | None, after: Digest | None
+        self, name: RepositoryName, subject: Digest, artifact_types: Collection[str], after: Digest | None
     ) -> ReferrerPage:
         digests = {*self.tree.referrers(name, subject), *self._listed_referrers(name, subject)}
         following = sorted(digest for digest in digests if after is None or digest > after)
@@ -357,7 +357,7 @@ class LocalRegistry:
         return referrers_page(
             referrer
             for referrer in referrers
-            if referrer is not None and (artifact_type is None or referrer.artifact_type == artifact_type)
+            if referrer is not None and (not artifact_types or referrer.artifact_type in artifact_types)
         )
 
     def _listed_referrers(self, name: RepositoryName, subject: Digest) -> Iterable[Digest]:

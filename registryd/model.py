@@ -43,6 +43,7 @@ LARGE = 64 * 1024
 
 _one_large = Lock()
 _MEDIA_TYPE = re.compile(r"[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}/[A-Za-z0-9][A-Za-z0-9!#$&^_.+-]{0,126}", re.ASCII)
+_STRING = re.compile(rb'"[^"\\]*(?:\\.[^"\\]*)*"', re.DOTALL)
 _DIGEST_TEXT = re.compile(r"\b(?:sha256:[a-f0-9]{64}|sha512:[a-f0-9]{128})\b", re.ASCII)
 
 
@@ -155,23 +156,39 @@ def read_stored(content: bytes, pushed_as: Callable[[], str | None]) -> Document
             return Document(media_type, subject=_loose_subject(document), mentioned=mentioned)
 
 
-def refuse_ambiguity(content: bytes) -> None:
+def usual_media_type(text: str) -> str:
+    """A media type, in lower case if it is that of a kind of manifest that is known here.
+
+    Source: RFC 9110, section 8.3.1: case does not matter.
+    """
+    return text.lower() if text.lower() in _READERS else text
+
+
+def refuse_ambiguity(content: bytes, media_type: str) -> None:
     """Refuse to be pushed what clients read in different ways, or what costs more to read than any manifest.
 
+    ``media_type`` is what it is pushed as; empty where the client does not say.
+
     Errors:
-        ManifestInvalid: a key stands twice, or differs from a known one in its case, which Go's clients do not see; or
-            there are more values than a manifest has.
+        ManifestInvalid: it is not JSON in UTF-8, the only one that Go's clients read; a key stands twice, or in a type
+            that is known here differs from a known one in its case, which they do not see; or there are more values
+            than a manifest has.
     """
-    if content.count(b",") + content.count(b"[") + content.count(b"{") > MOST_VALUES:
+    if _has_many_values(content) and _has_many_values(_STRING.sub(b"", content)):
         raise ManifestInvalid(f"manifest has more than {MOST_VALUES} values")
     with _one_large if len(content) > LARGE else nullcontext():
         try:
-            document = json.loads(content, object_pairs_hook=_without_repetition)
+            document = json.loads(content.decode("utf-8"), object_pairs_hook=_without_repetition)
         except (ValueError, RecursionError) as error:
             raise ManifestInvalid(f"manifest is not JSON: {error}") from error
-        for key in document if isinstance(document, dict) else ():
+        known = not media_type or media_type in _READERS
+        for key in document if isinstance(document, dict) and known else ():
             if key not in _KEYS and key.lower() in _LOWER_KEYS:
                 raise ManifestInvalid(f"{key!r} differs from a known key in its case alone")
+
+
+def _has_many_values(content: bytes) -> bool:
+    return content.count(b",") + content.count(b"[") + content.count(b"{") > MOST_VALUES
 
 
 @contextmanager
@@ -252,11 +269,18 @@ def _read_schema1(media_type: str, document: Mapping[str, Any]) -> Document:
 
 
 def _read_unknown(media_type: str, document: Mapping[str, Any]) -> Document:
+    # What the specification calls so may be something else in a type of somebody else's.
+    artifact_type, annotations = document.get("artifactType"), document.get("annotations")
+    are_texts = isinstance(annotations, dict) and all(isinstance(value, str) for value in annotations.values())
+    try:
+        subject = _descriptor(document, "subject")
+    except (ManifestInvalid, DigestInvalid):
+        subject = _loose_subject(document)
     return Document(
         media_type,
-        artifact_type=_text(document, "artifactType"),
-        annotations=_annotations(document),
-        subject=_descriptor(document, "subject"),
+        artifact_type=artifact_type if isinstance(artifact_type, str) and artifact_type else None,
+        annotations=annotations if annotations is not None and are_texts else {},
+        subject=subject,
         mentioned=tuple(dict.fromkeys(_mentioned(document))),
     )
 

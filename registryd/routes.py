@@ -6,7 +6,7 @@ are private. docs/mirror.md has the rules as a table, each row of which is a tes
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Collection, Mapping, Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -234,6 +234,6 @@ class RoutedRegistry:
         return self._reader(name).tags(name, count, after)
 
     def referrers(
-        self, name: RepositoryName, subject: Digest, artifact_type: str | None = None, after: Digest | None = None
+        self, name: RepositoryName, subject: Digest, artifact_types: Collection[str] = (), after: Digest | None = None
     ) -> Deferred[ReferrerPage]:
-        return self._reader(name).referrers(name, subject, artifact_type, after)
+        return self._reader(name).referrers(name, subject, artifact_types, after)

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Collection, Sequence
 from typing import Any
 
 from twisted.internet.defer import Deferred, fail
@@ -61,7 +61,7 @@ class UnsupportedRegistry:
         return self._refuse()
 
     def referrers(
-        self, name: RepositoryName, subject: Digest, artifact_type: str | None = None, after: Digest | None = None
+        self, name: RepositoryName, subject: Digest, artifact_types: Collection[str] = (), after: Digest | None = None
     ) -> Deferred[ReferrerPage]:
         return self._refuse()
 

@@ -58,7 +58,9 @@ def test_queries() -> None:
     assert (query(request, b"empty"), query(request, b"bad")) == ("", "\ufffd")
 
 
-@pytest.mark.parametrize(("text", "expected"), [(b"0", 0), (b"1", 1), (b"007", 7), (b"9" * 18, 10**18 - 1)])
+@pytest.mark.parametrize(
+    ("text", "expected"), [(b"0", 0), (b"1", 1), (b"007", 7), (b"9" * 18, 10**18 - 1), (b"9" * 5000, 10**18)]
+)
 def test_number(text: bytes, expected: int) -> None:
     assert number(request_of(b"n=" + text), b"n") == expected
 
@@ -69,7 +71,7 @@ def test_number_where_there_is_none() -> None:
 
 @pytest.mark.parametrize(
     "text",
-    ["", "-1", "+1", "%201", "1%20", "1.0", "1e3", "0x1", "a", "1_0", "%D9%A3", "9" * 19, "9" * 5000, "1%0A"],
+    ["", "-1", "+1", "%201", "1%20", "1.0", "1e3", "0x1", "a", "1_0", "%D9%A3", "1%0A"],
 )
 def test_number_that_is_none(text: str) -> None:
     with pytest.raises(PaginationNumberInvalid):

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from bisect import bisect_right
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Generic, TypeVar
 
 import attrs
@@ -58,7 +58,7 @@ class Lists:
         return names_page(listed.entries[bisect_right(listed.entries, after) :], count, listed.warning)
 
     async def referrers(
-        self, name: RepositoryName, subject: Digest, artifact_type: str | None, after: Digest | None
+        self, name: RepositoryName, subject: Digest, artifact_types: Collection[str], after: Digest | None
     ) -> ReferrerPage:
         """What refers to a manifest; see ILister.referrers."""
         remote = self._source.remote_name(name)
@@ -68,7 +68,7 @@ class Lists:
             lambda: self._source.upstream.referrers(remote, subject),
         )
         if listed.entries is None:
-            cached = await self._cached.referrers(name, subject, artifact_type, after)
+            cached = await self._cached.referrers(name, subject, artifact_types, after)
             if listed.error is not None and not cached.referrers and after is None:
                 # Not an unknown: on that clients take it that there are none.
                 raise UpstreamUnavailable(self._source.unavailable(listed.error))
@@ -77,7 +77,7 @@ class Lists:
             (
                 referrer
                 for referrer in listed.entries
-                if (artifact_type is None or referrer.artifact_type == artifact_type)
+                if (not artifact_types or referrer.artifact_type in artifact_types)
                 and (after is None or referrer.descriptor.digest > after)
             ),
             listed.warning,

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
 from twisted.internet.defer import Deferred
 from zope.interface import implementer
 
@@ -57,9 +59,9 @@ class CachingRegistry(UnsupportedRegistry):
         return Deferred.fromCoroutine(self._lists.tags(name, count, after))
 
     def referrers(
-        self, name: RepositoryName, subject: Digest, artifact_type: str | None = None, after: Digest | None = None
+        self, name: RepositoryName, subject: Digest, artifact_types: Collection[str] = (), after: Digest | None = None
     ) -> Deferred[ReferrerPage]:
-        return Deferred.fromCoroutine(self._lists.referrers(name, subject, artifact_type, after))
+        return Deferred.fromCoroutine(self._lists.referrers(name, subject, artifact_types, after))
 
     def stop(self) -> Deferred[None]:
         """Fetch no more, keep what came; fires when that is stored."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+from collections.abc import Mapping, Sequence
 from urllib.parse import quote, urlencode
 
 import attrs
@@ -68,10 +69,10 @@ def error(request: Request, failure: RegistryError) -> bytes:
     return as_json(request, {"errors": list(failure.entries())})
 
 
-def next_page(request: StreamingRequest, query: dict[str, str]) -> None:
+def next_page(request: StreamingRequest, query: Mapping[str, str | Sequence[str]]) -> None:
     """Tell where the next page is: the same path with another query. Source: RFC 8288."""
     path = request.path.decode("latin-1")
-    set_header(request, b"link", f'<{path}?{urlencode({**query, **_namespace(request)})}>; rel="next"')
+    set_header(request, b"link", f'<{path}?{urlencode({**query, **_namespace(request)}, doseq=True)}>; rel="next"')
 
 
 def warn(request: Request, warning: str | None) -> None:

@@ -15,7 +15,8 @@ MAX_RANGES = 1024
 
 _RANGE = re.compile(r"[ \t]*([0-9]*)-([0-9]*)[ \t]*", re.ASCII)
 _CONTENT_RANGE = re.compile(r"(?:bytes[ =])?([0-9]{1,18})-([0-9]{1,18})(?:/(?:[0-9]+|\*))?", re.ASCII)
-_NUMBER = re.compile(r"[0-9]{1,18}", re.ASCII)
+_NUMBER = re.compile(r"[0-9]+", re.ASCII)
+_LARGEST = 10**18
 
 
 @attrs.frozen
@@ -54,6 +55,8 @@ def queries(request: Request, key: bytes) -> Sequence[str]:
 def number(request: Request, key: bytes) -> int | None:
     """The number that a query's key has, such as that of the results to be shown, or None where it has none.
 
+    One that is larger than any number of anything is 10 to the 18th.
+
     Errors:
         PaginationNumberInvalid: what it says is no number.
     """
@@ -62,7 +65,8 @@ def number(request: Request, key: bytes) -> int | None:
         return None
     if _NUMBER.fullmatch(text) is None:
         raise PaginationNumberInvalid(detail={key.decode("ascii"): text[:64]})
-    return int(text)
+    digits = text.lstrip("0") or "0"
+    return min(int(digits), _LARGEST) if len(digits) <= len(str(_LARGEST)) else _LARGEST
 
 
 def content_range(request: Request) -> Span | None:

@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Sequence
+
 import attrs
 from twisted.internet.defer import Deferred
 
 from registryd.errors import PaginationNumberInvalid
 from registryd.http.answers import Answer, as_json, next_page, set_header, warn
-from registryd.http.headers import number, query
+from registryd.http.headers import number, queries, query
 from registryd.http.streaming import StreamingRequest
 from registryd.interfaces import IRegistry, Page, Referrer, ReferrerPage
 from registryd.model import OCI_INDEX
@@ -66,11 +68,12 @@ class Lists:
     def referrers(
         self, registry: IRegistry, request: StreamingRequest, name: RepositoryName, digest: str
     ) -> Deferred[Answer]:
-        """end-12: what refers to a manifest, of any artifact type or of one."""
-        artifact_type = query(request, b"artifactType") or None
+        """end-12: what refers to a manifest, of any artifact type or of some."""
+        # No media type has a space: it was a plus that the client did not encode.
+        artifact_types = [text.replace(" ", "+") for text in queries(request, b"artifactType") if text]
         last = query(request, b"last")
-        found = registry.referrers(name, Digest.parse(digest), artifact_type, Digest.parse(last) if last else None)
-        return found.addCallback(_index, request, artifact_type)
+        found = registry.referrers(name, Digest.parse(digest), artifact_types, Digest.parse(last) if last else None)
+        return found.addCallback(_index, request, artifact_types)
 
 
 def _found(all_names: Page, request: StreamingRequest, text: str, page: int, size: int) -> Answer:
@@ -87,13 +90,12 @@ def _found(all_names: Page, request: StreamingRequest, text: str, page: int, siz
     return as_json(request, found)
 
 
-def _index(page: ReferrerPage, request: StreamingRequest, artifact_type: str | None) -> Answer:
+def _index(page: ReferrerPage, request: StreamingRequest, artifact_types: Sequence[str]) -> Answer:
     warn(request, page.warning)
-    if artifact_type is not None:
+    if artifact_types:
         set_header(request, b"oci-filters-applied", b"artifactType")
     if page.more:
-        following = {"last": str(page.referrers[-1].descriptor.digest)}
-        next_page(request, {"artifactType": artifact_type, **following} if artifact_type else following)
+        next_page(request, {"artifactType": artifact_types, "last": str(page.referrers[-1].descriptor.digest)})
     descriptors = [_described(referrer) for referrer in page.referrers]
     return as_json(request, {"schemaVersion": 2, "mediaType": OCI_INDEX, "manifests": descriptors}, OCI_INDEX)
 

@@ -12,7 +12,16 @@ from registryd.http.answers import Answer, Urls, empty, set_header, warn
 from registryd.http.headers import accepts, header, is_known, queries
 from registryd.http.streaming import StreamingRequest
 from registryd.interfaces import IRegistry, IViewConsumer
-from registryd.model import DOCKER_LIST, DOCKER_MANIFEST, LARGE, Descriptor, Manifest, is_media_type, read_document
+from registryd.model import (
+    DOCKER_LIST,
+    DOCKER_MANIFEST,
+    LARGE,
+    Descriptor,
+    Manifest,
+    is_media_type,
+    read_document,
+    usual_media_type,
+)
 from registryd.reference import Digest, Reference, RepositoryName, Tag, parse_reference, parse_tag
 
 MAX_TAGS = 100
@@ -148,7 +157,7 @@ def _media_type(request: StreamingRequest) -> str:
     pushed_as = (header(request, b"content-type") or "").partition(";")[0].strip()
     if pushed_as and not is_media_type(pushed_as):
         raise ManifestInvalid("the content type is no media type")
-    return pushed_as
+    return usual_media_type(pushed_as)
 
 
 @attrs.frozen

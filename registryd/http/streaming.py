@@ -56,8 +56,7 @@ DRAIN_SECONDS = 2.0
 """How long a body is read and dropped, however much of it comes, after an answer that did not wait for it: a client
 that still sends would else get a reset in place of the answer."""
 
-# RFC 9112, section 3.2.2: a server takes the absolute form too.
-_ABSOLUTE_FORM = re.compile(rb"https?://[^/?]*(?=/)", re.IGNORECASE)
+_ABSOLUTE_FORM = re.compile(rb"https?://(?:[^/?#@]*@)?([^/?#@]+)", re.IGNORECASE)
 
 _BAD_REQUEST = b'{"errors":[{"code":"UNSUPPORTED","message":"malformed HTTP request"}]}'
 
@@ -100,10 +99,21 @@ class StreamingRequest(Request):
         """Let the resources of the site answer."""
         self._dispatched = True
         self.method, self.uri, self.clientproto = method, uri, version
-        target = _ABSOLUTE_FORM.sub(b"", uri, count=1) if uri[:4] == b"http" else uri
-        self.path, _, query = target.partition(b"?")
+        self.path, _, query = (uri if uri[:1] == b"/" else self._without_host(uri)).partition(b"?")
         self.args = parse_qs(query, 1) if query else {}
         self.process()
+
+    def _without_host(self, uri: bytes) -> bytes:
+        """What follows the host of a target in absolute form, which counts in place of the header.
+
+        Source: RFC 9112, section 3.2.2.
+        """
+        absolute = _ABSOLUTE_FORM.match(uri)
+        if absolute is None:
+            return uri
+        self.requestHeaders.setRawHeaders(b"host", [absolute[1]])
+        rest = uri[absolute.end() :]
+        return rest if rest[:1] == b"/" else b"/" + rest
 
     def requestReceived(self, command: bytes, path: bytes, version: bytes) -> None:
         self.body.ended()

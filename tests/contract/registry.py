@@ -351,10 +351,16 @@ class ListerContract(_Contract):
         await self.push(image(CONFIG, subject=listed(subject)))
         wanted = await self.push(image(CONFIG, subject=listed(subject), artifactType="application/x.wanted"))
         await self.push(index(subject=listed(subject)))
-        for artifact_type, expected in (("application/x.wanted", [wanted]), ("application/x", []), ("", [])):
-            page = await self.registry.referrers(NAME, subject.digest, artifact_type)
+        other = await self.push(image(CONFIG, subject=listed(subject), artifactType="application/x.other"))
+        for artifact_types, expected in (
+            (["application/x.wanted"], [wanted]),
+            (["application/x.other", "application/x", "application/x.wanted"], [wanted, other]),
+            (["application/x"], []),
+            ([""], []),
+        ):
+            page = await self.registry.referrers(NAME, subject.digest, artifact_types)
             found = [referrer.descriptor.digest for referrer in page.referrers]
-            self.assertEqual((found, page.more), ([each.digest for each in expected], False), artifact_type)
+            self.assertEqual((found, page.more), (sorted(each.digest for each in expected), False), artifact_types)
 
     async def test_referrers_after_a_digest(self) -> None:
         subject = await self.push_image()

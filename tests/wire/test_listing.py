@@ -121,12 +121,12 @@ def test_bad_number_of_tags(client: Client, filled: str, number: str) -> None:
     client.get(f"{filled}?n={number}").refuses(400, "PAGINATION_NUMBER_INVALID")
 
 
-@pytest.mark.parametrize("number", ["9" * 10, "9" * 18])
+@pytest.mark.parametrize("number", ["9" * 10, "9" * 18, "9223372036854775807", "9" * 30, "9" * 5000])
 def test_large_number_of_tags(client: Client, filled: str, number: str) -> None:
     assert pages_of(client, f"{filled}?n={number}", "tags") == [sorted(TAGS)]
 
 
-@pytest.mark.parametrize("number", ["9" * 30, "9" * 5000, "", "5&n=7"])
+@pytest.mark.parametrize("number", ["", "5&n=7"])
 def test_odd_number_of_tags(client: Client, filled: str, number: str) -> None:
     response = client.get(f"{filled}?n={number}")
     if response.status != 200:

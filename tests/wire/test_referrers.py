@@ -109,6 +109,11 @@ def test_filter(client: Client, repo: Repository, subject: Pushed) -> None:
         assert response.header("OCI-Filters-Applied") == "artifactType"
     response = client.get(path)
     assert response.all("OCI-Filters-Applied") == [] and len(listed(response)) == 4
+    # As containerd asks for several, and as one who does not encode a plus.
+    response = client.get(f"{path}?artifactType={quote(SBOM, safe='')}&artifactType={SIGNATURE}&artifactType=")
+    assert {each["digest"] for each in listed(response)} == {sbom.digest, signature.digest}
+    response = client.get(f"{path}?artifactType={SBOM}")
+    assert "+" in SBOM and [each["digest"] for each in listed(response)] == [sbom.digest]
     assert client.get(f"{path}?unknown=filter").all("OCI-Filters-Applied") == []
 
 
@@ -189,6 +194,8 @@ def test_pages(client: Client, repo: Repository, subject: Pushed) -> None:
     found, pages = all_pages(client, f"{path}?artifactType={quote(SBOM)}")
     assert sorted(each["digest"] for each in found) == sorted(each.digest for each in pushed[:5])
     assert pages > 1
+    found, pages = all_pages(client, f"{path}?artifactType={quote(SBOM)}&artifactType={quote(SIGNATURE)}")
+    assert sorted(each["digest"] for each in found) == sorted(each.digest for each in pushed)
 
 
 @pytest.mark.parametrize("algorithm", ["sha256", "sha512"])

@@ -23,9 +23,22 @@ def test_ping_by_head(client: Client) -> None:
     assert client.head("/v2/").is_(200).header(VERSION) == "registry/2.0"
 
 
-def test_ping_in_absolute_form(client: Client) -> None:
+@pytest.mark.parametrize("scheme", ["http", "https", "HTTP"])
+def test_ping_in_absolute_form(client: Client, scheme: str) -> None:
     # RFC 9112, 3.2.2: "a server MUST accept the absolute-form in requests".
-    assert client.get(f"http://{client.host}/v2/").is_(200).json() == {}
+    assert client.get(f"{scheme}://{client.host}/v2/").is_(200).json() == {}
+
+
+@pytest.mark.parametrize("target", ["http://other.example", "http://other.example?a=b", "http://other.example/"])
+def test_absolute_form_without_a_path(client: Client, target: str) -> None:
+    client.get(target).is_(200)
+
+
+@pytest.mark.parametrize("authority", ["other.example:99", "user@other.example:99"])
+def test_the_host_of_the_absolute_form_counts(client: Client, authority: str) -> None:
+    # RFC 9112, 3.2.2: an origin server "MUST ignore the received Host header field (if any)".
+    answer = client.post(f"http://{authority}/v2/absolute/blobs/uploads/", {"Host": "elsewhere"}).is_(202)
+    assert answer.header("Location").startswith("http://other.example:99/v2/absolute/blobs/uploads/")
 
 
 def test_ping_without_slash_leads_to_ping(client: Client) -> None:

@@ -53,6 +53,40 @@ def test_millions_of_values_are_refused(daemon: Daemon, repo: Repository) -> Non
     repo.get("large").refuses(404)
 
 
+@pytest.mark.parametrize("encoding", ["utf-8-sig", "utf-16", "utf-16-le", "utf-16-be", "utf-32", "latin-1", "lone"])
+@pytest.mark.parametrize("content_type", [OCI_INDEX, "application/vnd.example+json", None])
+def test_what_is_not_utf_8_is_refused(repo: Repository, encoding: str, content_type: str | None) -> None:
+    text = '{"schemaVersion": 2, "manifests": [], "annotations": {"name": "caf\u00e9"}}'
+    content = text.encode("utf-8" if encoding == "lone" else encoding)
+    if encoding == "lone":  # half of a surrogate pair, as UTF-8 would write it
+        content = content.replace("\u00e9".encode(), b"\xed\xa0\x80")
+    repo.put("latest", content, content_type).refuses(400, "MANIFEST_INVALID")
+    repo.put("latest", text.encode(), content_type).is_(201)
+
+
+def test_commas_within_a_text_are_no_values(repo: Repository) -> None:
+    notes = {"text": ",[{" * 200_000 + '\\"' + "," * 1000}
+    repo.push(index(annotations=notes), "latest")
+    many = b'{"schemaVersion":2,"manifests":[],"x":["\\\\"' + b",1" * 300_000 + b"]}"
+    repo.put("latest", many, OCI_INDEX).refuses(400, "MANIFEST_INVALID")
+
+
+@pytest.mark.parametrize("said", ['"Config": 1', '"subject": {"name": "a"}', '"annotations": 5', '"artifactType": []'])
+def test_keys_in_a_type_of_somebody_elses_are_his(repo: Repository, said: str) -> None:
+    content = b'{"schemaVersion": 2, %s}' % said.encode()
+    repo.put("latest", content, "application/vnd.example+json").is_(201)
+    assert repo.get("latest").is_(200).body == content
+
+
+def test_the_case_of_a_known_type_does_not_matter(repo: Repository) -> None:
+    odd = "Application/Vnd.OCI.image.Manifest.v1+json"
+    for config, status in ((descriptor(b"missing", "application/x"), 404), (repo.config(), 201)):
+        document = image(config)
+        del document["mediaType"]
+        repo.put("latest", json.dumps(document).encode(), odd).is_(status)
+    assert repo.get("latest").is_(200).header("Content-Type") == OCI_MANIFEST
+
+
 @pytest.mark.parametrize("told", [r'"\ud800"', r'"a/b\r\nX: 1"', r'"a/b\u0000"', '"text"', '"a/b c"', '""', "7", "[]"])
 def test_a_media_type_that_is_none(repo: Repository, client: Client, told: str) -> None:
     content = b'{"schemaVersion": 2, "manifests": [], "mediaType": ' + told.encode() + b"}"
