@@ -6,7 +6,6 @@ import time
 from collections.abc import Callable, Mapping, Sequence
 from functools import partial
 from typing import Any
-from urllib.parse import urlsplit
 
 import attrs
 from twisted.internet.defer import Deferred, DeferredList
@@ -17,11 +16,11 @@ from twisted.web.resource import IResource
 from registryd.access import ClosedAccess, OpenAccess
 from registryd.adoption import Adoption
 from registryd.cache.mirrored import Mirrored
-from registryd.cache.pushed import WithoutPushed
+from registryd.cache.pushed import WithoutMirrored, WithoutPushed
 from registryd.cache.registry import CachingRegistry
 from registryd.cache.source import MOST_UNTOLD, Source
 from registryd.config import Config, Upstream
-from registryd.config.hosts import component_of
+from registryd.config.hosts import component_of, hosts_of
 from registryd.filters import ReadOnly, Undeletable
 from registryd.http.answers import Urls
 from registryd.http.front import Front, Limits
@@ -86,16 +85,26 @@ def adoption(config: Config, driver: IStorageDriver) -> Adoption | None:
     if proxy is None:
         return None
     remote = _component(proxy.remote) if proxy.remote is not None else None
+    aliases = _aliases(proxy.remote) if proxy.remote is not None else _NO_ALIASES
 
     def upstream(name: RepositoryName) -> str | None:
         return remote or (upstream_of(name) if upstream_of(name) in proxy.upstreams else None)
 
-    return Adoption(Tree(driver), Namespaces.of(proxy, config.http.host), upstream)
+    return Adoption(Tree(driver), Namespaces.of(proxy, config.http.host), upstream, aliases)
 
 
 def _component(upstream: Upstream) -> str:
     """What marks the mirrors of an upstream that no name stands for."""
-    return component_of(urlsplit(upstream.urls[0]).netloc.rpartition("@")[2])
+    return component_of(hosts_of(upstream.urls[0])[0])
+
+
+def _aliases(upstream: Upstream) -> frozenset[str]:
+    """What else may stand in such marks: they stay what they are when URLs are added, change places or get a port."""
+    return frozenset(component_of(host) for url in upstream.urls for host in hosts_of(url))
+
+
+_NO_ALIASES: frozenset[str] = frozenset()
+"""Of an upstream that a name stands for: a mark that names a host was made where repositories had other names."""
 
 
 def _whole(
@@ -110,7 +119,10 @@ def _whole(
         upstream: WithoutPushed(mirrors.get(upstream) or ReadOnly(local), local.tree, in_thread)
         for upstream in config.proxy.upstreams
     }
-    return RoutedRegistry(_filtered(config, local), cached)
+    adopting = adoption(config, local.tree.driver)
+    assert adopting is not None
+    private = WithoutMirrored(local, local.tree, in_thread, adopting.plan)
+    return RoutedRegistry(_filtered(config, local), cached, private)
 
 
 def _filtered(config: Config, registry: IRegistry) -> IRegistry:
@@ -129,9 +141,9 @@ def _mirrors(config: Config, local: LocalRegistry, around: Surroundings) -> Mapp
         return {}
     if config.proxy.remote is not None:
         remote = config.proxy.remote
-        return {_EVERYTHING: _mirror(_component(remote), remote, _unchanged, config, local, around)}
+        return {_EVERYTHING: _mirror(_component(remote), _aliases(remote), remote, _unchanged, config, local, around)}
     return {
-        component: _mirror(component, upstream, name_at_upstream, config, local, around)
+        component: _mirror(component, _NO_ALIASES, upstream, name_at_upstream, config, local, around)
         for component, upstream in config.proxy.upstreams.items()
     }
 
@@ -142,6 +154,7 @@ def _unchanged(name: RepositoryName) -> RepositoryName:
 
 def _mirror(
     component: str,
+    aliases: frozenset[str],
     settings: Upstream,
     remote_name: Callable[[RepositoryName], RepositoryName],
     config: Config,
@@ -150,7 +163,7 @@ def _mirror(
 ) -> CachingRegistry:
     upstream = UpstreamRegistry(settings, component, around.reactor, config.http.limits.manifest)
     around.meters.watch(component, upstream.state)
-    mirrored = Mirrored(local.tree, component)
+    mirrored = Mirrored(local.tree, component, aliases)
     max_size = config.proxy.max_size if config.proxy is not None else None
     source = Source(
         upstream,

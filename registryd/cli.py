@@ -70,7 +70,7 @@ def garbage_collect(arguments: tuple[str, ...]) -> None:
 @click.option("-d", "--dry-run", is_flag=True, help="Tell what would be adopted.")
 @click.argument("config", metavar="[CONFIG]", required=False)
 def adopt_cache(config: str | None, dry_run: bool) -> None:
-    """Take over a cache that another program has filled: from now on it is a mirror, and expires."""
+    """Take over a cache that another program or another mirror has filled: from now on it is a mirror, and expires."""
     try:
         (loaded,) = load_all([config] if config else [])
         driver = make_driver(loaded)
@@ -80,7 +80,8 @@ def adopt_cache(config: str | None, dry_run: bool) -> None:
         driver.lock(False)
         for adopted in adoption.planned():
             moved = f"{adopted.before} -> {adopted.name}" if adopted.name != adopted.before else adopted.name
-            click.echo(f"{moved}: a mirror of {adopted.upstream}")
+            marked = f", so far of {adopted.marked}" if adopted.marked is not None else ""
+            click.echo(f"{moved}: a mirror of {adopted.upstream}{marked}")
             if not dry_run:
                 adoption.adopt(adopted)
     except (StartError, UnknownDriverError) as error:

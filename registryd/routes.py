@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred, fail
 from zope.interface import implementer
 
 from registryd.config import Proxy
-from registryd.config.hosts import DOCKER_HUB, component_of
+from registryd.config.hosts import DOCKER_HUB, component_of, hosts_of
 from registryd.errors import NameUnknown, Unsupported
 from registryd.globs import Globs
 from registryd.interfaces import (
@@ -34,8 +34,6 @@ from registryd.unsupported import UnsupportedRegistry
 
 OFFICIAL = "library"
 """Where Docker Hub has the images whose names have one component."""
-
-_DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 def upstream_of(name: RepositoryName) -> str:
@@ -70,7 +68,7 @@ class Namespaces:
     @classmethod
     def of(cls, proxy: Proxy, host: str | None) -> Namespaces:
         """The names of a configuration; ``host`` is its ``http.host``."""
-        hosts = [*proxy.own_names, *(_hosts_of(host) if host is not None else ())]
+        hosts = [*proxy.own_names, *(hosts_of(host) if host is not None else ())]
         urls = proxy.remote.urls if proxy.remote is not None else ()
         return cls(
             upstreams=frozenset(map(component_of, proxy.upstreams)),
@@ -156,14 +154,6 @@ def _lead_to_hub(urls: Sequence[str]) -> bool:
     return any(component_of(urlsplit(url).hostname or "") == DOCKER_HUB for url in urls)
 
 
-def _hosts_of(url: str) -> Sequence[str]:
-    """The host and port of a URL, in each way that a client may write it."""
-    parts = urlsplit(url)
-    host = parts.netloc.rpartition("@")[2]
-    usual = f":{_DEFAULT_PORTS.get(parts.scheme)}"
-    return (host.removesuffix(usual), host if host.endswith(usual) or parts.port is not None else host + usual)
-
-
 class _MirrorsOfOthers(UnsupportedRegistry):
     """What takes what is pushed to mirrored repositories: it tells why not, to whoever meant to push his own."""
 
@@ -176,16 +166,17 @@ class RoutedRegistry:
     """Private repositories and those that mirror upstreams, each by the first component of its name in the tree.
 
     ``mirrors`` are the registries of the upstreams, by their components; they too take names of the tree. What they
-    hold is only read.
+    hold is only read. Private repositories are read through ``private``, where that is another than ``local``.
     """
 
-    def __init__(self, local: IRegistry, mirrors: Mapping[str, IRegistry]) -> None:
+    def __init__(self, local: IRegistry, mirrors: Mapping[str, IRegistry], private: IRegistry | None = None) -> None:
         self._local = local
         self._mirrors = mirrors
+        self._private = local if private is None else private
         self._read_only = _MirrorsOfOthers()
 
     def _reader(self, name: RepositoryName) -> IRegistry:
-        return self._mirrors.get(name.partition("/")[0], self._local)
+        return self._mirrors.get(name.partition("/")[0], self._private)
 
     def _writer(self, name: RepositoryName) -> IRegistry:
         return self._read_only if name.partition("/")[0] in self._mirrors else self._local

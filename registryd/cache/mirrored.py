@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import errno
 import json
-from collections.abc import Mapping, Sequence
+from collections.abc import Container, Mapping, Sequence
 from typing import Any
 
 import attrs
@@ -44,10 +44,11 @@ class Told:
 
 @attrs.define
 class Mirrored:
-    """The repositories of a tree that mirror one upstream, whose name is in their mark."""
+    """The repositories of a tree that mirror one upstream, whose name is in their mark, or one of its ``aliases``."""
 
     tree: Tree
     upstream: str
+    aliases: Container[str] = frozenset()
     _refused: set[RepositoryName] = attrs.field(factory=set, init=False)
     _told: dict[str, tuple[object, Told]] = attrs.field(factory=dict, init=False, repr=False)
     _awaited: dict[tuple[RepositoryName, Tag], Digest] = attrs.field(factory=dict, init=False, repr=False)
@@ -57,16 +58,20 @@ class Mirrored:
 
         What was pushed, or cached by another program, must never become a cache entry that expires.
         """
-        mark = self._mark(name)
-        if mark == self.upstream or (mark is None and not self.tree.exists(layout.manifests(name))):
+        mark = self.tree.mirrors(name)
+        if mark is None:
+            may = not self.tree.exists(layout.manifests(name))
+        else:
+            may = mark == self.upstream or mark in self.aliases
+        if may:
             return True
         if name not in self._refused:
             self._refused.add(name)
             _log.warn(
-                "{name}: not filled from {upstream}: {why}",
+                "{name}: not filled from {upstream}: {why}; see adopt-cache",
                 name=name,
                 upstream=self.upstream,
-                why=f"it mirrors {mark}" if mark else f"{_PUSHED}; see adopt-cache",
+                why=f"it mirrors {mark}" if mark else _PUSHED,
             )
         return False
 
@@ -104,12 +109,6 @@ class Mirrored:
             # Another user's, who has adopted the repository: it may still be replaced.
             self.tree.driver.put_content(path, self.tree.driver.get_content(path))
         return True
-
-    def _mark(self, name: RepositoryName) -> str | None:
-        try:
-            return self.tree.driver.get_content(layout.mirror(name)).decode("utf-8", "replace").strip()
-        except FileNotFoundError:
-            return None
 
     def linked(self, name: RepositoryName, tag: Tag) -> Digest | None:
         """What a tag names of what is cached."""

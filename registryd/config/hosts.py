@@ -2,10 +2,13 @@
 
 from __future__ import annotations
 
+from urllib.parse import urlsplit
+
 DOCKER_HUB = "docker.io"
 """The component of Docker Hub, whichever of its names a client or a configuration has for it."""
 
 _HUB_HOSTS = frozenset({DOCKER_HUB, "index.docker.io", "registry-1.docker.io"})
+_DEFAULT_PORTS = {"http": 80, "https": 443}
 
 
 def component_of(host: str) -> str:
@@ -17,3 +20,15 @@ def component_of(host: str) -> str:
         return host
     component = host.lower().replace(":", "_")
     return DOCKER_HUB if component in _HUB_HOSTS else component
+
+
+def hosts_of(url: str) -> tuple[str, str]:
+    """The host and port of a URL without its scheme's default port, and with it; twice the same where it has another.
+
+    A user's name and password are no part of them.
+    """
+    parts = urlsplit(url)
+    host = parts.netloc.rpartition("@")[2]
+    default = f":{_DEFAULT_PORTS.get(parts.scheme)}"
+    bare = host.removesuffix(default)
+    return bare, host if parts.port is not None else bare + default

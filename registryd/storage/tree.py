@@ -101,6 +101,13 @@ class Tree:
         """Whether a repository holds, or has held, anything."""
         return self.exists(layout.manifests(name)) or self.exists(layout.layers(name))
 
+    def mirrors(self, name: RepositoryName) -> str | None:
+        """The upstream whose mirror a repository is, by its mark; None where it has none."""
+        try:
+            return self.driver.get_content(layout.mirror(name)).decode("utf-8", "replace").strip()
+        except FileNotFoundError:
+            return None
+
     def refuse_mirrored(self, name: RepositoryName) -> None:
         """Refuse a push into a repository that mirrors an upstream: what it holds expires.
 

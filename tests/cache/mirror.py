@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Container
 from typing import Final
 
 from twisted.internet.defer import Deferred, succeed
@@ -88,6 +89,7 @@ class Mirror:
         space: Space | None = None,
         in_thread: InThread = at_once,
         upstream: str = UPSTREAM,
+        aliases: Container[str] = frozenset(),
         most_passing: int = 8,
         most_untold: int = MOST_UNTOLD,
     ) -> None:
@@ -97,7 +99,7 @@ class Mirror:
         self.space = FakeSpace() if space is None else space
         self.meters = MirrorMetrics()
         self.local = local_registry(self.driver, in_thread, now=self.now)
-        self.mirrored = Mirrored(self.local.tree, upstream)
+        self.mirrored = Mirrored(self.local.tree, upstream, aliases)
         source = Source(
             self.upstream,
             self.mirrored,

@@ -5,14 +5,17 @@ from __future__ import annotations
 import threading
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from pathlib import Path
 from typing import Final
 
 import pytest
 from twisted.internet.defer import Deferred
+from twisted.logger import capturedLogs, formatEvent
 from twisted.trial.unittest import SynchronousTestCase
 
 from registryd.cache.mirrored import Mirrored
 from registryd.config import load
+from registryd.config.hosts import hosts_of
 from registryd.errors import Unsupported
 from registryd.storage import layout
 from registryd.storage.memory import MemoryDriver
@@ -20,9 +23,12 @@ from registryd.storage.tree import Tree
 from registryd_gc.collect import Options, collect
 from registryd_gc.report import Silence
 from tests.cache.mirror import APP, UPSTREAM, Mirror
+from tests.daemon import Daemon
 from tests.gc.interleavings import Exploration, World
 from tests.gc.stepped import SteppedDriver, Steps
 from tests.values import GRACE, LATEST, image, local_registry, put_blob
+from tests.wire.content import Repository
+from tests.wire.wire import Client
 
 START: Final = 30 * GRACE
 OPTIONS: Final = Options(GRACE)
@@ -203,3 +209,118 @@ class AnothersMarkTests(SynchronousTestCase):
         Mirrored(Tree(driver), UPSTREAM).mark(APP)
         self.assertEqual(driver.get_content(layout.mirror(APP)), b"quay.io")
         self.assertNotEqual(driver.stat(layout.mirror(APP)).version, before)
+
+
+class NamesOfAnUpstreamTests(SynchronousTestCase):
+    """An upstream whose mark may be one of several."""
+
+    def setUp(self) -> None:
+        self.mirror = Mirror(upstream="a.example", aliases=frozenset({"b.example"}))
+        self.mirrored = self.mirror.mirrored
+
+    def put_mark(self, mark: bytes) -> None:
+        self.mirror.driver.put_content(layout.mirror(APP), mark)
+
+    def test_all_of_them_are_filled(self) -> None:
+        for mark in (b"a.example", b"b.example", b"b.example\n"):
+            self.put_mark(mark)
+            self.assertTrue(self.mirrored.may_fill(APP))
+
+    def test_a_new_repository_gets_the_first(self) -> None:
+        self.assertTrue(self.mirrored.may_fill(APP))
+        self.mirrored.mark(APP)
+        self.assertEqual(self.mirror.driver.get_content(layout.mirror(APP)), b"a.example")
+
+    def test_anothers_is_not_filled_until_it_is_adopted(self) -> None:
+        self.put_mark(b"c.example")
+        with capturedLogs() as events:
+            for _ in range(2):
+                self.assertFalse(self.mirrored.may_fill(APP))
+        said = f"{APP}: not filled from a.example: it mirrors c.example; see adopt-cache"
+        self.assertEqual([formatEvent(event) for event in events], [said])
+        self.put_mark(b"a.example")
+        self.assertTrue(self.mirrored.may_fill(APP))
+
+
+@pytest.mark.parametrize(
+    ("url", "hosts"),
+    [
+        ("https://a.example", ("a.example", "a.example:443")),
+        ("https://a.example:443/path", ("a.example", "a.example:443")),
+        ("http://a.example", ("a.example", "a.example:80")),
+        ("http://a.example:443", ("a.example:443", "a.example:443")),
+        ("https://a.example:5000", ("a.example:5000", "a.example:5000")),
+        ("https://me:secret@a.example", ("a.example", "a.example:443")),
+        ("http://[::1]:5000", ("[::1]:5000", "[::1]:5000")),
+        ("http://[::1]", ("[::1]", "[::1]:80")),
+    ],
+)
+def test_the_hosts_of_a_url(url: str, hosts: tuple[str, str]) -> None:
+    assert hosts_of(url) == hosts
+
+
+@pytest.fixture(scope="module")
+def upstream() -> Iterator[Daemon]:
+    with Daemon() as running:
+        yield running
+
+
+def pull(daemon: Daemon, name: str, tag: str) -> int:
+    client = Client(daemon.address)
+    try:
+        return client.get(f"/v2/{name}/manifests/{tag}").status
+    finally:
+        client.close()
+
+
+def push(daemon: Daemon, name: str, tag: str) -> None:
+    client = Client(daemon.address)
+    Repository(client, name).image(tag)
+    client.close()
+
+
+def mark_in(daemon: Daemon, name: str) -> str:
+    return (daemon.tree / "repositories" / name / "_mirror").read_text()
+
+
+def test_a_url_that_is_put_before_another_fills_what_that_filled(upstream: Daemon) -> None:
+    push(upstream, "a/urls", "v1")
+    with Daemon(proxy={"remoteurl": upstream.url, "freshness": "0s"}) as daemon:
+        assert pull(daemon, "a/urls", "v1") == 200
+        assert mark_in(daemon, "a/urls") == f"127.0.0.1_{upstream.port}"
+        daemon.configure(proxy={"remoteurl": [f"http://localhost:{upstream.port}", upstream.url]})
+        daemon.restart()
+        push(upstream, "a/urls", "v2")
+        push(upstream, "a/others", "v1")
+        assert pull(daemon, "a/urls", "v2") == 200
+        assert mark_in(daemon, "a/urls") == f"127.0.0.1_{upstream.port}"
+        assert pull(daemon, "a/others", "v1") == 200
+        assert mark_in(daemon, "a/others") == f"localhost_{upstream.port}"
+        # Another's, whose name is none of the URLs'.
+        daemon.configure(proxy={"remoteurl": f"http://localhost:{upstream.port}"})
+        daemon.restart()
+        push(upstream, "a/urls", "v3")
+        assert (pull(daemon, "a/urls", "v2"), pull(daemon, "a/urls", "v3")) == (200, 404)
+        assert "a/urls: not filled from" in daemon.stderr
+
+
+def test_what_was_mirrored_is_no_private_repository(upstream: Daemon, tmp_path: Path) -> None:
+    push(upstream, "team/app", "v1")
+    push(upstream, "org/app", "v1")
+    with Daemon(root=tmp_path, proxy={"remoteurl": upstream.url}) as daemon:
+        assert (pull(daemon, "team/app", "v1"), pull(daemon, "org/app", "v1")) == (200, 200)
+    beside = {
+        "upstreams": {"docker.io": {"remoteurl": upstream.url}},
+        "default": "docker.io",
+        "private": ["team/*"],
+        "self": "me:5000",
+    }
+    with Daemon(root=tmp_path, proxy=beside) as daemon:
+        assert pull(daemon, "team/app", "v1") == 404
+        assert pull(daemon, "org/app", "v1?ns=me:5000") == 404
+        daemon.err.wait_for("team/app: mirrors 127.0.0.1_[0-9]+, is no private repository, and is not served; remove ")
+        daemon.err.wait_for("org/app: mirrors .* not served; adopt-cache makes it one of the upstream that")
+        push(daemon, "team/own", "v1")
+        assert pull(daemon, "team/own", "v1") == 200
+    with Daemon(root=tmp_path) as daemon:
+        assert pull(daemon, "team/app", "v1") == 200
