@@ -244,8 +244,11 @@ class _Run:
     def _sweep_cached(self, cache: Cache, removal: Removal, place: int, listener: Listener) -> Swept:
         cached = cache.repositories[place]
         cached.marking.needed.update(cached.loose.keys() - cached.going)
+        own = removal.apart(listener)
+        if cache.makes_room and cached.chosen:
+            Uploads(own, RECENT, self.now).sweep(layout.uploads(cached.repository.name))
         return self._sweep(
-            removal.apart(listener),
+            own,
             cached.marking,
             cached.tags(),
             lambda blob: cached.chosen and blob in cached.going,
@@ -264,9 +267,10 @@ class _Run:
         """Sweep a repository."""
         removal.report.damage += marking.repository.damage
         thoroughly = removes and not self.options.expired_only
-        purging = self.config.storage.purging if thoroughly else None
+        purging = self.config.storage.purging
+        age = purging.age if thoroughly and purging is not None and not purging.dry_run else None
         sweep = RepositorySweep(removal, marking, Links(removal, marking, may_go), gone)
-        sweep.sweep(Uploads(removal, purging, self.now), removes, thoroughly)
+        sweep.sweep(Uploads(removal, age, self.now), removes, thoroughly)
         if sweep.links.missing and marking.repository.upstream is None:
             parts = Parts(self.census, self.config.validation)
             removal.report.damage += parts.missing(marking, sweep.links.unlinked())

@@ -12,7 +12,7 @@ from collections.abc import Callable, Container, Iterable, Iterator, Mapping, Se
 import attrs
 
 from registryd.config import Proxy
-from registryd.reference import Tag
+from registryd.reference import RepositoryName, Tag
 from registryd.storage import layout
 from registryd.storage.interfaces import IStorageDriver
 from registryd_gc.census import Repository, Revision
@@ -31,13 +31,15 @@ class Cached:
     """A mirrored repository while it is decided what stays.
 
     ``uses`` tells when a manifest was last used. ``loose`` are the links of blobs that no manifest needs, with their
-    times. ``going`` are the blobs whose links go.
+    times; ``unfinished`` the blobs of which a part has come, each as the time and the bytes of the last. ``going`` are
+    the blobs whose links go.
     """
 
     marking: Marking
     chosen: bool
     uses: Mapping[bytes, float]
     loose: dict[bytes, float]
+    unfinished: Sequence[tuple[float, int]]
     going: set[bytes] = attrs.field(factory=set, init=False)
 
     @property
@@ -75,7 +77,17 @@ def read(driver: IStorageDriver, marking: Marking, chosen: bool) -> Cached:
             blob = from_name(algorithm, leaf.name)
             if blob is not None and leaf.size is not None and blob not in needed:
                 loose[blob] = leaf.modified
-    return Cached(marking, chosen, uses(marking.repository), loose)
+    unfinished = tuple(_unfinished(driver, marking.repository.name))
+    return Cached(marking, chosen, uses(marking.repository), loose, unfinished)
+
+
+def _unfinished(driver: IStorageDriver, name: RepositoryName) -> Iterator[tuple[float, int]]:
+    for entry in driver.entries(layout.uploads(name)):
+        try:
+            stat = driver.stat(layout.upload_data(name, entry.name))
+        except FileNotFoundError:
+            continue
+        yield stat.modified, stat.size
 
 
 def parts_of(revision: Revision) -> Iterator[bytes]:
@@ -98,7 +110,8 @@ def uses(repository: Repository) -> Mapping[bytes, float]:
 class Cache:
     """All that is cached. ``private`` are the blobs that private repositories need; ``now``: seconds since the epoch.
 
-    ``size`` is what stays, ``expired_bytes`` and ``evicted_bytes`` what goes; ``evicted`` are its blobs.
+    ``size`` is what stays, ``expired_bytes`` and ``evicted_bytes`` what goes; ``evicted`` are its blobs. With
+    ``makes_room`` blobs of which a part came, but nothing any more, go too.
     """
 
     driver: IStorageDriver
@@ -114,6 +127,7 @@ class Cache:
     expired_bytes: int = attrs.field(default=0, init=False)
     evicted_bytes: int = attrs.field(default=0, init=False)
     evicted: set[bytes] = attrs.field(factory=set, init=False)
+    makes_room: bool = attrs.field(default=False, init=False)
 
     def expire(self) -> None:
         """Keep of every repository what has not expired."""
@@ -138,9 +152,15 @@ class Cache:
     def make_room(self, at_once: bool) -> None:
         """Evict what was used least recently, where there is more than fits; ``at_once`` makes room in any case."""
         limit = self.proxy.max_size if self.proxy is not None else None
-        if not at_once and (limit is None or self.size <= limit):
+        parts = [part for cached in self.repositories for part in cached.unfinished]
+        total = self.size + sum(size for _, size in parts)
+        if not at_once and (limit is None or total <= limit):
             return
-        target = int(_LEFT * min(self.size, limit if limit is not None else self.size))
+        self.makes_room = True
+        coming = sum(size for used, size in parts if used > self.now - RECENT)
+        target = max(0, int(_LEFT * min(total, limit if limit is not None else total)) - coming)
+        if self.size <= target:
+            return
         for cached in self.repositories:
             # What is kept is found anew, from the most recently used on.
             cached.marking.forget()

@@ -7,7 +7,6 @@ from datetime import datetime
 
 import attrs
 
-from registryd.config import Purging
 from registryd.storage import layout
 from registryd.storage.interfaces import IContentWriter
 from registryd_gc.removal import Removal
@@ -17,10 +16,10 @@ _READ_ONLY = frozenset({errno.EROFS, errno.EACCES, errno.EPERM})
 
 @attrs.frozen
 class Uploads:
-    """Ends upload sessions that nobody came back to; ``now`` is in seconds since the epoch."""
+    """Ends upload sessions that nobody came back to for ``age`` seconds, or none; ``now``: seconds since the epoch."""
 
     removal: Removal
-    purging: Purging | None
+    age: float | None
     now: float
 
     def sweep(self, folder: str) -> int:
@@ -34,7 +33,7 @@ class Uploads:
 
     def _end(self, session: str) -> bool:
         """End a session if it is old, and nobody writes to it; whether it has ended."""
-        if self.purging is None or self.purging.dry_run or not self._is_old(session, self.purging):
+        if self.age is None or not self._is_old(session, self.age):
             return False
         try:
             content = self._lock(f"{session}/data")
@@ -42,7 +41,7 @@ class Uploads:
             return False
         try:
             # Somebody may have written to it, and left again, before it was locked.
-            if not self._is_old(session, self.purging):
+            if not self._is_old(session, self.age):
                 return False
             self._remove(session)
         finally:
@@ -50,8 +49,8 @@ class Uploads:
                 content.close()
         return True
 
-    def _is_old(self, session: str, purging: Purging) -> bool:
-        return self.now - self._last_used(session) > purging.age
+    def _is_old(self, session: str, age: float) -> bool:
+        return self.now - self._last_used(session) > age
 
     def _lock(self, path: str) -> IContentWriter | None:
         """Keep others from writing to a session; None where there is nothing to write to."""

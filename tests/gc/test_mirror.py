@@ -280,3 +280,38 @@ def test_a_dry_run_tells_which_mirrors_stay(store: Store) -> None:
     store.proxy()
     for dry_run in (True, False):
         assert store.collect(expired_only=True, dry_run=dry_run).repositories.removed == 0
+
+
+def unfinished(store: Store, content: bytes, age: float) -> str:
+    """A part of a blob that came from an upstream."""
+    return store.upload(layout.fill_id(Digest.of(b"whole of " + content)), content, HUB, age)
+
+
+def test_what_came_in_part_gives_way_first(store: Store) -> None:
+    store.mirror()
+    kept = store.image("kept", HUB, tags=["1"], age=3 * HOUR)
+    left, coming = unfinished(store, b"x" * 5000, 3 * HOUR), unfinished(store, b"y" * 100, HOUR)
+    store.proxy(ttl=None, max_size=5000)
+    report = store.collect(expired_only=True)
+    assert (report.uploads.removed, report.uploads.removed_bytes >= 5000) == (1, True)
+    assert not store.has(left) and store.has(coming) and store.is_whole("kept", kept, HUB)
+    assert report.mirror.evicted_bytes == 0
+
+
+def test_what_is_coming_takes_room(store: Store) -> None:
+    kept, gone = cached(store, "kept", 3 * HOUR), cached(store, "gone", 4 * HOUR)
+    coming = unfinished(store, b"y" * 1000, HOUR)
+    store.proxy(ttl=None, max_size=3000)
+    assert size_of(kept) + size_of(gone) < 3000
+    store.collect()
+    assert store.has(coming) and store.has_blob(kept.content) and not store.has_blob(gone.content)
+
+
+def test_what_came_in_part_stays_while_there_is_room(store: Store) -> None:
+    store.mirror()
+    store.image("kept", HUB, tags=["1"])
+    left = unfinished(store, b"x" * 5000, 3 * HOUR)
+    store.proxy(ttl=None, max_size=100_000)
+    assert store.collect(expired_only=True).uploads.removed == 0 and store.has(left)
+    assert store.collect(expired_only=True, evict=True, dry_run=True).uploads.removed == 1 and store.has(left)
+    assert store.collect(expired_only=True, evict=True).uploads.removed == 1 and not store.has(left)
