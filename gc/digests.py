@@ -84,7 +84,7 @@ def unpacked(pack: bytes | bytearray) -> Iterator[bytes]:
 
 
 _FEW: Final = 1 << 12
-"""How many digests are held as objects, which take three times as much, and are found ten times as fast."""
+"""How many digests are held as objects, which take three times as much, but are found without a search."""
 
 _SPARSE: Final = 4096
 """Bytes of a pack from which on it is looked through for what it holds twice."""

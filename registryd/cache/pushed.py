@@ -6,6 +6,7 @@ has become private.
 
 from __future__ import annotations
 
+from abc import ABC, abstractmethod
 from collections.abc import Callable, Collection
 from typing import Any, ClassVar, TypeVar
 
@@ -24,7 +25,7 @@ _log = Logger()
 _T = TypeVar("_T")
 
 
-class _Without(UnsupportedRegistry):
+class _Without(UnsupportedRegistry, ABC):
     """The reads of another registry, but for repositories that are not what their names stand for."""
 
     REFUSAL: ClassVar[str]
@@ -68,13 +69,13 @@ class _Without(UnsupportedRegistry):
             _log.warn("{name}: {what}", name=name, what=self._explained(name))
         raise NameUnknown(self.REFUSAL, detail={"name": name})
 
+    @abstractmethod
     def _is_foreign(self, name: RepositoryName) -> bool:
         """Whether a repository is not what its name stands for."""
-        raise NotImplementedError
 
+    @abstractmethod
     def _explained(self, name: RepositoryName) -> str:
         """What such a repository is, and what can be done, for whoever reads the log."""
-        raise NotImplementedError
 
 
 class WithoutPushed(_Without):

@@ -79,7 +79,7 @@ def _wait(enough: Callable[[], bool]) -> None:
     """Go on until there is enough, on a machine that is busy with something else; a minute at most."""
     deadline = time.monotonic() + 60
     while not enough() and time.monotonic() < deadline:
-        time.sleep(0.1)
+        time.sleep(0.1)  # The counts are other threads', which tell nobody when they grow.
 
 
 def _pass_time(

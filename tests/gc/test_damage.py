@@ -17,6 +17,17 @@ from registryd.storage.memory import MemoryDriver
 from .trees import APP, NEW, OTHER, Store, manifest_of
 
 
+class FaultyDriver(MemoryDriver):
+    """Does not give out the content of one path."""
+
+    faulty = ""
+
+    def get_content(self, path: str) -> bytes:
+        if path == self.faulty:
+            raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+        return super().get_content(path)
+
+
 def kinds(store: Store, **options: bool) -> list[str]:
     return [damage.kind for damage in store.collect(untagged_go=True, **options).damage]
 
@@ -43,14 +54,6 @@ def test_a_tag_whose_link_is_a_folder_keeps_its_history(store: Store) -> None:
 
 
 def test_a_tag_that_the_disk_does_not_give_out_keeps_its_history() -> None:
-    class FaultyDriver(MemoryDriver):
-        faulty = ""
-
-        def get_content(self, path: str) -> bytes:
-            if path == self.faulty:
-                raise OSError(errno.EIO, os.strerror(errno.EIO), path)
-            return super().get_content(path)
-
     driver = FaultyDriver()
     store = Store(driver)
     kept = store.image("app", tags=["1"])
@@ -249,14 +252,6 @@ def test_an_alias_whose_blob_is_missing_is_told_until_it_is_mended(store: Store)
 
 @pytest.mark.parametrize("chosen", [(), ("elsewhere",)], ids=["all", "another repository alone"])
 def test_an_alias_that_the_disk_does_not_give_out_keeps_all_blobs(chosen: tuple[str, ...]) -> None:
-    class FaultyDriver(MemoryDriver):
-        faulty = ""
-
-        def get_content(self, path: str) -> bytes:
-            if path == self.faulty:
-                raise OSError(errno.EIO, os.strerror(errno.EIO), path)
-            return super().get_content(path)
-
     driver = FaultyDriver()
     store = Store(driver)
     driver.faulty = store.link(layout.layer_link(APP, Digest.of(b"layer", "sha512")), store.blob(b"layer"), NEW)
