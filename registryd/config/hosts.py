@@ -8,7 +8,8 @@ DOCKER_HUB = "docker.io"
 """The component of Docker Hub, whichever of its names a client or a configuration has for it."""
 
 _HUB_HOSTS = frozenset({DOCKER_HUB, "index.docker.io", "registry-1.docker.io"})
-_DEFAULT_PORTS = {"http": 80, "https": 443}
+DEFAULT_PORTS = {"http": 80, "https": 443}
+"""The ports that URLs of each scheme leave out."""
 
 
 def component_of(host: str) -> str:
@@ -29,6 +30,6 @@ def hosts_of(url: str) -> tuple[str, str]:
     """
     parts = urlsplit(url)
     host = parts.netloc.rpartition("@")[2]
-    default = f":{_DEFAULT_PORTS.get(parts.scheme)}"
+    default = f":{DEFAULT_PORTS.get(parts.scheme)}"
     bare = host.removesuffix(default)
     return bare, host if parts.port is not None else bare + default

@@ -8,7 +8,8 @@ from urllib.parse import urlsplit
 
 import attrs
 
-_PORTS = {"http": 80, "https": 443}
+from registryd.config.hosts import DEFAULT_PORTS
+
 _ORIGIN = re.compile(r"[^/?#]*//[^/?#]*")
 
 
@@ -22,7 +23,7 @@ class Origin:
 
     def __str__(self) -> str:
         host = f"[{self.host}]" if ":" in self.host else self.host
-        return f"{self.scheme}://{host}" + ("" if self.port == _PORTS[self.scheme] else f":{self.port}")
+        return f"{self.scheme}://{host}" + ("" if self.port == DEFAULT_PORTS[self.scheme] else f":{self.port}")
 
     @property
     def server(self) -> str:
@@ -41,9 +42,9 @@ class Origin:
             host, port = parts.hostname, parts.port
         except ValueError:
             raise ValueError("malformed URL") from None
-        if parts.scheme not in _PORTS or not host or not host.isascii():
+        if parts.scheme not in DEFAULT_PORTS or not host or not host.isascii():
             raise ValueError("no URL of http or https")
-        return cls(parts.scheme, host, port or _PORTS[parts.scheme])
+        return cls(parts.scheme, host, port or DEFAULT_PORTS[parts.scheme])
 
     def may_lead_to(self, other: Origin) -> bool:
         """Whether an answer from here may send a client there: never from https to http."""

@@ -20,9 +20,10 @@ from twisted.web.client import URI
 from twisted.web.iweb import IPolicyForHTTPS
 from zope.interface import implementer
 
+from registryd.config.hosts import DEFAULT_PORTS
+
 _log = Logger()
 
-_PORTS = {"http": 80, "https": 443}
 _LONGEST_HEAD = 16 * 1024
 
 
@@ -51,13 +52,13 @@ class Proxy:
             host, port = parts.hostname, parts.port
         except ValueError:
             raise ValueError("malformed URL") from None
-        if parts.scheme not in _PORTS or not host:
+        if parts.scheme not in DEFAULT_PORTS or not host:
             raise ValueError("no URL of http or https")
         authorization = None
         if parts.username is not None:
             pair = f"{unquote(parts.username)}:{unquote(parts.password or '')}"
             authorization = b"Basic " + b64encode(pair.encode())
-        return cls(parts.scheme, host, port or _PORTS[parts.scheme], authorization)
+        return cls(parts.scheme, host, port or DEFAULT_PORTS[parts.scheme], authorization)
 
     def endpoint(self, reactor: Any, policy: IPolicyForHTTPS, timeout: float) -> IStreamClientEndpoint:
         """Where it listens."""
@@ -74,7 +75,7 @@ class Proxies:
     def __init__(self, environment: Mapping[str, str]) -> None:
         self._told = _variables(environment)
         self._proxies: dict[str, Proxy] = {}
-        for scheme in _PORTS:
+        for scheme in DEFAULT_PORTS:
             if self._told.get(scheme):
                 try:
                     self._proxies[scheme] = Proxy.parse(self._told[scheme])
