@@ -141,6 +141,14 @@ class ManifestUnknown(RegistryError):
     message = "manifest unknown"
 
 
+class PreconditionFailed(RegistryError):
+    """The specification has no code of its own for this. Source: RFC 9110, section 13."""
+
+    code = "PRECONDITION_FAILED"
+    status = 412
+    message = "the manifest is not what the request expects it to be"
+
+
 class ManifestInvalid(RegistryError):
     code = "MANIFEST_INVALID"
     status = 400

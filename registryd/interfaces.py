@@ -63,6 +63,17 @@ class UploadStatus:
     size: int
 
 
+@attrs.frozen
+class Condition:
+    """What a client asks of the state that it changes, so that it undoes nobody's change that it does not know of.
+
+    ``holds`` is told the digest that ``reference`` names in the instant of the change, None where it names nothing.
+    """
+
+    reference: Reference
+    holds: Callable[[Digest | None], bool]
+
+
 class Space(Protocol):
     """What bounds the room that caches take."""
 
@@ -269,10 +280,13 @@ class IWriter(Interface):
             BlobUnknown: the source does not hold it.
         """
 
-    def put_manifest(name: RepositoryName, manifest: Manifest, tags: Sequence[Tag]) -> Deferred[Digest | None]:
+    def put_manifest(
+        name: RepositoryName, manifest: Manifest, tags: Sequence[Tag], condition: Condition | None = None
+    ) -> Deferred[Digest | None]:
         """Store a manifest and let tags name it; fires, when all is durable, with its subject's digest if it has one.
 
         Errors:
+            PreconditionFailed: the condition does not hold.
             ManifestInvalid: it is not what its type asks for, or of a type that is refused.
             ManifestBlobUnknown: it references what the repository does not hold.
             StorageFull: there is no room.
@@ -290,18 +304,20 @@ class IDeleter(Interface):
             BlobUnknown: the repository does not hold it.
         """
 
-    def delete_manifest(name: RepositoryName, digest: Digest) -> Deferred[None]:
+    def delete_manifest(name: RepositoryName, digest: Digest, condition: Condition | None = None) -> Deferred[None]:
         """Take a manifest and every tag that names it out of a repository.
 
         Errors:
+            PreconditionFailed: the condition does not hold.
             NameUnknown: there is no such repository.
             ManifestUnknown: the repository does not hold it.
         """
 
-    def delete_tag(name: RepositoryName, tag: Tag) -> Deferred[None]:
+    def delete_tag(name: RepositoryName, tag: Tag, condition: Condition | None = None) -> Deferred[None]:
         """Take a tag out of a repository; the manifest stays.
 
         Errors:
+            PreconditionFailed: the condition does not hold.
             NameUnknown: there is no such repository.
             ManifestUnknown: the repository has no such tag.
         """

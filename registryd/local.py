@@ -21,10 +21,12 @@ from registryd.errors import (
     ManifestInvalid,
     ManifestUnknown,
     NameUnknown,
+    PreconditionFailed,
     RegistryError,
     Unavailable,
 )
 from registryd.interfaces import (
+    Condition,
     IBlobReader,
     IBlobWriter,
     InThread,
@@ -117,17 +119,21 @@ class LocalRegistry:
     def mount_blob(self, name: RepositoryName, digest: Digest, source: RepositoryName | None) -> Deferred[Descriptor]:
         return self._in_thread(self._mount_blob, name, digest, source).addErrback(tell_full)
 
-    def put_manifest(self, name: RepositoryName, manifest: Manifest, tags: Sequence[Tag]) -> Deferred[Digest | None]:
-        return self._in_thread(self._put_manifest, name, manifest, tags).addErrback(tell_full)
+    def put_manifest(
+        self, name: RepositoryName, manifest: Manifest, tags: Sequence[Tag], condition: Condition | None = None
+    ) -> Deferred[Digest | None]:
+        return self._in_thread(self._put_manifest, name, manifest, tags, condition).addErrback(tell_full)
 
     def delete_blob(self, name: RepositoryName, digest: Digest) -> Deferred[None]:
         return self._in_thread(self._delete_blob, name, digest)
 
-    def delete_manifest(self, name: RepositoryName, digest: Digest) -> Deferred[None]:
-        return self._in_thread(self._delete_manifest, name, digest)
+    def delete_manifest(
+        self, name: RepositoryName, digest: Digest, condition: Condition | None = None
+    ) -> Deferred[None]:
+        return self._in_thread(self._delete_manifest, name, digest, condition)
 
-    def delete_tag(self, name: RepositoryName, tag: Tag) -> Deferred[None]:
-        return self._in_thread(self._delete_tag, name, tag)
+    def delete_tag(self, name: RepositoryName, tag: Tag, condition: Condition | None = None) -> Deferred[None]:
+        return self._in_thread(self._delete_tag, name, tag, condition)
 
     def repositories(self, count: int | None, after: str) -> Deferred[Page]:
         return self._in_thread(lambda: names_page(self.tree.repositories(after), count))
@@ -256,7 +262,9 @@ class LocalRegistry:
         self.tree.write_link(layout.layer_link(name, digest), stored)
         return Descriptor(OCTET_STREAM, digest, size)
 
-    def _put_manifest(self, name: RepositoryName, manifest: Manifest, tags: Sequence[Tag]) -> Digest | None:
+    def _put_manifest(
+        self, name: RepositoryName, manifest: Manifest, tags: Sequence[Tag], condition: Condition | None
+    ) -> Digest | None:
         refuse_ambiguity(manifest.content, manifest.media_type)
         told, _ = told_media_type(manifest.content)
         if not manifest.media_type:
@@ -267,10 +275,12 @@ class LocalRegistry:
         untold = None if told == manifest.media_type else manifest.media_type
         began = self._now()
         # What this push relies on, and what it writes, is not deleted before its tags stand.
-        with self._driver.guard(layout.repository(name), False):
+        # One that depends on what stands there holds it alone: of two that expect the same, one finds the other's.
+        with self._driver.guard(layout.repository(name), condition is not None):
             # Here, and not before: who marks a repository as a mirror's holds it alone, and finds what this push wrote.
             self.tree.refuse_mirrored(name)
             self._renew_parts(name, manifest.digest, document)
+            self._require(name, condition)
             self._driver.put_content(layout.blob_data(manifest.digest), manifest.content)
             if subject is not None:
                 self.tree.write_link(layout.referrer_link(name, subject, manifest.digest), manifest.digest)
@@ -303,9 +313,29 @@ class LocalRegistry:
         parts = Parts(self.tree, self.promises, self._rules, lambda child: self._load(name, child), name)
         missing = parts.renew(digest, document)
         if missing:
-            # The repository may be none but for the folder that this push holds.
-            self._driver.prune(layout.repository(name), layout.REPOSITORIES)
+            self._leave(name)
             raise ManifestBlobUnknown([str(part) for part in missing])
+
+    def _require(self, name: RepositoryName, condition: Condition | None) -> None:
+        """Look, while nobody else changes the repository, whether it is as the client thinks.
+
+        Errors:
+            PreconditionFailed: it is not.
+        """
+        if condition is None:
+            return
+        named: Digest | None
+        try:
+            named, _ = self._find_manifest(name, condition.reference)
+        except (NameUnknown, ManifestUnknown):
+            named = None
+        if not condition.holds(named):
+            self._leave(name)
+            raise PreconditionFailed(detail={"reference": str(condition.reference)})
+
+    def _leave(self, name: RepositoryName) -> None:
+        """Give up a repository that may be none but for the folder that a push holds."""
+        self._driver.prune(layout.repository(name), layout.REPOSITORIES)
 
     def _delete_blob(self, name: RepositoryName, digest: Digest) -> None:
         if not self.tree.exists(layout.layer_link(name, digest)):
@@ -316,12 +346,13 @@ class LocalRegistry:
         except FileNotFoundError:
             raise self._unknown(name, BlobUnknown(detail={"digest": str(digest)})) from None
 
-    def _delete_manifest(self, name: RepositoryName, digest: Digest) -> None:
+    def _delete_manifest(self, name: RepositoryName, digest: Digest, condition: Condition | None) -> None:
         if not self.tree.exists(layout.revision_link(name, digest)):
             raise self._unknown(name, ManifestUnknown(detail={"reference": str(digest)}))
         subject = self._subject_of(name, digest)
         # A push may have written the revision with its tags to come, or be moving a tag away from what is deleted here.
         with self._driver.guard(layout.repository(name), True):
+            self._require(name, condition)
             for tag in self.tree.tags(name):
                 if self.tree.tag(name, tag) == digest:
                     self.tree.delete_tag(name, tag)
@@ -332,11 +363,12 @@ class LocalRegistry:
             if subject is not None:
                 self.tree.delete_referrer(name, subject, digest)
 
-    def _delete_tag(self, name: RepositoryName, tag: Tag) -> None:
+    def _delete_tag(self, name: RepositoryName, tag: Tag, condition: Condition | None) -> None:
         if not self.tree.exists(layout.tag_link(name, tag)):
             raise self._unknown(name, ManifestUnknown(detail={"reference": tag}))
         try:
             with self._driver.guard(layout.repository(name), True):
+                self._require(name, condition)
                 self.tree.delete_tag(name, tag)
         except FileNotFoundError:
             raise self._unknown(name, ManifestUnknown(detail={"reference": tag})) from None

@@ -19,6 +19,7 @@ from registryd.config.hosts import DOCKER_HUB, component_of, hosts_of
 from registryd.errors import NameUnknown, Unsupported
 from registryd.globs import Globs
 from registryd.interfaces import (
+    Condition,
     IBlobReader,
     IBlobWriter,
     INamespaces,
@@ -206,17 +207,21 @@ class RoutedRegistry:
         # What is cached of a mirrored repository lies in the same store: the local registry finds it.
         return self._writer(name).mount_blob(name, digest, source)
 
-    def put_manifest(self, name: RepositoryName, manifest: Manifest, tags: Sequence[Tag]) -> Deferred[Digest | None]:
-        return self._writer(name).put_manifest(name, manifest, tags)
+    def put_manifest(
+        self, name: RepositoryName, manifest: Manifest, tags: Sequence[Tag], condition: Condition | None = None
+    ) -> Deferred[Digest | None]:
+        return self._writer(name).put_manifest(name, manifest, tags, condition)
 
     def delete_blob(self, name: RepositoryName, digest: Digest) -> Deferred[None]:
         return self._writer(name).delete_blob(name, digest)
 
-    def delete_manifest(self, name: RepositoryName, digest: Digest) -> Deferred[None]:
-        return self._writer(name).delete_manifest(name, digest)
+    def delete_manifest(
+        self, name: RepositoryName, digest: Digest, condition: Condition | None = None
+    ) -> Deferred[None]:
+        return self._writer(name).delete_manifest(name, digest, condition)
 
-    def delete_tag(self, name: RepositoryName, tag: Tag) -> Deferred[None]:
-        return self._writer(name).delete_tag(name, tag)
+    def delete_tag(self, name: RepositoryName, tag: Tag, condition: Condition | None = None) -> Deferred[None]:
+        return self._writer(name).delete_tag(name, tag, condition)
 
     def repositories(self, count: int | None, after: str) -> Deferred[Page]:
         return self._local.repositories(count, after)

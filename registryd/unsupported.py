@@ -9,7 +9,7 @@ from twisted.internet.defer import Deferred, fail
 from zope.interface import implementer
 
 from registryd.errors import Unsupported
-from registryd.interfaces import IBlobReader, IBlobWriter, IRegistry, Page, ReferrerPage, UploadStatus
+from registryd.interfaces import Condition, IBlobReader, IBlobWriter, IRegistry, Page, ReferrerPage, UploadStatus
 from registryd.model import Descriptor, Manifest
 from registryd.reference import Digest, Reference, RepositoryName, Tag
 
@@ -42,16 +42,20 @@ class UnsupportedRegistry:
     def mount_blob(self, name: RepositoryName, digest: Digest, source: RepositoryName | None) -> Deferred[Descriptor]:
         return self._refuse()
 
-    def put_manifest(self, name: RepositoryName, manifest: Manifest, tags: Sequence[Tag]) -> Deferred[Digest | None]:
+    def put_manifest(
+        self, name: RepositoryName, manifest: Manifest, tags: Sequence[Tag], condition: Condition | None = None
+    ) -> Deferred[Digest | None]:
         return self._refuse()
 
     def delete_blob(self, name: RepositoryName, digest: Digest) -> Deferred[None]:
         return self._refuse()
 
-    def delete_manifest(self, name: RepositoryName, digest: Digest) -> Deferred[None]:
+    def delete_manifest(
+        self, name: RepositoryName, digest: Digest, condition: Condition | None = None
+    ) -> Deferred[None]:
         return self._refuse()
 
-    def delete_tag(self, name: RepositoryName, tag: Tag) -> Deferred[None]:
+    def delete_tag(self, name: RepositoryName, tag: Tag, condition: Condition | None = None) -> Deferred[None]:
         return self._refuse()
 
     def repositories(self, count: int | None, after: str) -> Deferred[Page]:

@@ -17,7 +17,9 @@ from registryd.http.headers import (
     accepts,
     content_range,
     header,
+    is_conditional,
     is_known,
+    may_change,
     number,
     queries,
     query,
@@ -195,8 +197,11 @@ def test_content_range_of_an_answer() -> None:
     assert Span(2, 5).size == 3
 
 
-@pytest.mark.parametrize("text", [ETAG, ETAG.strip('"'), f"W/{ETAG}", "*", f'"other", {ETAG}', f'"other",W/{ETAG}'])
-def test_is_known(text: str) -> None:
+@pytest.mark.parametrize(
+    "text",
+    [ETAG, ETAG.strip('"'), f"W/{ETAG}", "*", f'"other", {ETAG}', f'"other",W/{ETAG}', ['"other"', ETAG]],
+)
+def test_is_known(text: str | list[str]) -> None:
     assert is_known(request_of(if_none_match=text), ETAG)
 
 
@@ -204,6 +209,39 @@ def test_is_known(text: str) -> None:
 def test_is_not_known(text: str) -> None:
     assert not is_known(request_of(if_none_match=text), ETAG)
     assert not is_known(request_of(), ETAG)
+
+
+@pytest.mark.parametrize("listed", [[ETAG], [ETAG.strip('"')], ["*"], ['"other"', f'"another" , {ETAG}']])
+def test_a_change_of_what_the_client_knows(listed: list[str]) -> None:
+    request = request_of(if_match=listed)
+    assert is_conditional(request)
+    assert may_change(request, ETAG)
+    assert not may_change(request, None)
+
+
+@pytest.mark.parametrize("listed", ["", '"other"', f"W/{ETAG}", '"*"'])
+def test_a_change_of_what_has_changed(listed: str) -> None:
+    assert not may_change(request_of(if_match=listed), ETAG)
+
+
+@pytest.mark.parametrize("listed", ["*", ETAG, f"W/{ETAG}"])
+def test_a_change_only_of_what_is_not_there(listed: str) -> None:
+    request = request_of(if_none_match=listed)
+    assert is_conditional(request)
+    assert may_change(request, None)
+    assert not may_change(request, ETAG)
+
+
+def test_a_change_under_both_conditions() -> None:
+    both = request_of(if_match=ETAG, if_none_match='"other"')
+    assert [may_change(both, etag) for etag in (ETAG, None, '"other"')] == [True, False, False]
+    assert not may_change(request_of(if_match="*", if_none_match=ETAG), ETAG)
+
+
+def test_an_unconditional_change() -> None:
+    request = request_of(if_modified_since="Sun, 01 Nov 2026 00:00:00 GMT")
+    assert not is_conditional(request)
+    assert may_change(request, ETAG) and may_change(request, None)
 
 
 def test_accepts() -> None:

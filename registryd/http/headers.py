@@ -137,15 +137,33 @@ def _span(text: str, size: int) -> Span | None:
 
 def is_known(request: Request, etag: str) -> bool:
     """Whether the client says by If-None-Match that it has the content; Docker's sends digests without quotes."""
-    text = header(request, b"if-none-match")
-    if text is None:
-        return False
-    return any(part.strip().removeprefix("W/").strip('"') in (etag.strip('"'), "*") for part in text.split(","))
+    known = _listed(request, b"if-none-match")
+    return "*" in known or any(part.removeprefix("W/").strip('"') == etag.strip('"') for part in known)
+
+
+def is_conditional(request: Request) -> bool:
+    """Whether a request is to be done only if what it names is, or is not, what the client says."""
+    return any(request.requestHeaders.hasHeader(name) for name in (b"if-match", b"if-none-match"))
+
+
+def may_change(request: Request, etag: str | None) -> bool:
+    """Whether a conditional request may change what has an entity tag; None is that of what is not there.
+
+    Source: RFC 9110, sections 13.1.1 and 13.1.2.
+    """
+    if etag is None:
+        return not request.requestHeaders.hasHeader(b"if-match")
+    wanted = _listed(request, b"if-match")
+    is_wanted = not wanted or "*" in wanted or any(part.strip('"') == etag.strip('"') for part in wanted)
+    return is_wanted and not is_known(request, etag)
+
+
+def _listed(request: Request, name: bytes) -> Sequence[str]:
+    """What a header lists, in all its lines."""
+    values = request.requestHeaders.getRawHeaders(name) or ()
+    return [part.strip() for value in values for part in value.decode("latin-1").split(",")]
 
 
 def accepts(request: Request) -> frozenset[str]:
     """The media types that a request accepts, without their parameters."""
-    values = request.requestHeaders.getRawHeaders(b"accept") or ()
-    return frozenset(
-        part.partition(";")[0].strip().lower() for value in values for part in value.decode("latin-1").split(",")
-    )
+    return frozenset(part.partition(";")[0].strip().lower() for part in _listed(request, b"accept"))

@@ -9,9 +9,9 @@ from zope.interface import implementer
 
 from registryd.errors import DigestInvalid, ManifestInvalid, ManifestTooLarge, ManifestUnknown, TagInvalid, TooManyTags
 from registryd.http.answers import Answer, Urls, empty, set_header, warn
-from registryd.http.headers import accepts, header, is_known, queries
+from registryd.http.headers import accepts, header, is_conditional, is_known, may_change, queries
 from registryd.http.streaming import StreamingRequest
-from registryd.interfaces import IRegistry, IViewConsumer
+from registryd.interfaces import Condition, IRegistry, IViewConsumer
 from registryd.model import (
     DOCKER_LIST,
     DOCKER_MANIFEST,
@@ -70,10 +70,11 @@ class Manifests:
     ) -> Deferred[Answer]:
         """end-9: delete a tag, or a manifest with the tags that name it."""
         parsed = _existing(reference)
+        condition = _condition(request, parsed)
         if isinstance(parsed, Digest):
-            deleted = registry.delete_manifest(name, parsed)
+            deleted = registry.delete_manifest(name, parsed, condition)
         else:
-            deleted = registry.delete_tag(name, parsed)
+            deleted = registry.delete_tag(name, parsed, condition)
         return deleted.addCallback(lambda _: empty(request, 202))
 
     def _store(
@@ -92,7 +93,8 @@ class Manifests:
             raise DigestInvalid(detail={"expected": str(reference), "provided": str(digest)})
         all_tags = tags if isinstance(reference, Digest) else list(dict.fromkeys([reference, *tags]))
         manifest = Manifest(_media_type(request), digest, pushed)
-        return registry.put_manifest(name, manifest, all_tags).addCallback(self._stored, request, name, digest, tags)
+        stored = registry.put_manifest(name, manifest, all_tags, _condition(request, reference))
+        return stored.addCallback(self._stored, request, name, digest, tags)
 
     def _stored(
         self,
@@ -152,6 +154,17 @@ def _existing(reference: str) -> Reference:
         raise ManifestUnknown(detail={"reference": reference[:256]}) from None
 
 
+def _condition(request: StreamingRequest, reference: Reference) -> Condition | None:
+    """What a request that changes what a reference names asks of that, so that it undoes nobody else's change."""
+    if not is_conditional(request):
+        return None
+    return Condition(reference, lambda named: may_change(request, None if named is None else _etag(named)))
+
+
+def _etag(digest: Digest) -> str:
+    return f'"{digest}"'
+
+
 def _media_type(request: StreamingRequest) -> str:
     """The type that a manifest is pushed with, without parameters; empty where the client does not say."""
     pushed_as = (header(request, b"content-type") or "").partition(";")[0].strip()
@@ -203,9 +216,8 @@ def _for_old_docker(
 
 
 def _answer(found: _Found, request: StreamingRequest) -> Answer:
-    digest = str(found.descriptor.digest)
-    etag = f'"{digest}"'
-    set_header(request, b"docker-content-digest", digest)
+    etag = _etag(found.descriptor.digest)
+    set_header(request, b"docker-content-digest", str(found.descriptor.digest))
     set_header(request, b"etag", etag)
     warn(request, found.descriptor.warning)
     if is_known(request, etag):

@@ -14,11 +14,21 @@ from registryd.errors import (
     ManifestInvalid,
     ManifestUnknown,
     NameUnknown,
+    PreconditionFailed,
     RangeInvalid,
     StorageFull,
     UploadUnknown,
 )
-from registryd.interfaces import IBlobReader, IBlobWriter, IFileBlobReader, IRegistry, Page, PeerGone, UploadStatus
+from registryd.interfaces import (
+    Condition,
+    IBlobReader,
+    IBlobWriter,
+    IFileBlobReader,
+    IRegistry,
+    Page,
+    PeerGone,
+    UploadStatus,
+)
 from registryd.model import (
     DOCKER_MANIFEST,
     DOCKER_SCHEMA1,
@@ -677,6 +687,54 @@ class WriterContract(_Contract):
             self.assertEqual(await self.registry.get_manifest(NAME, Tag(f"v{number}")), manifest)
         self.assertIn(await self.registry.get_manifest(NAME, LATEST), manifests)
 
+    async def test_put_manifest_under_a_condition(self) -> None:
+        old = await self.push_image(V1)
+        told: list[Digest | None] = []
+        condition = Condition(V1, lambda named: told.append(named) is None)
+        new = image(CONFIG, annotations={"new": "yes"})
+        for manifest in (new, new):
+            await self.registry.put_manifest(NAME, manifest, [V1, V2], condition)
+        by_digest = Condition(new.digest, condition.holds)
+        await self.registry.put_manifest(NAME, new, [LATEST], by_digest)
+        await self.registry.put_manifest(NAME, new, [LATEST], Condition(Tag("absent"), condition.holds))
+        self.assertEqual(told, [old.digest, new.digest, new.digest, None])
+
+    async def test_put_manifest_precondition_failed(self) -> None:
+        old = await self.push_image(V1)
+        new = image(CONFIG, annotations={"new": "yes"})
+        for reference in (V1, V2, new.digest):
+            with self.assertRaises(PreconditionFailed):
+                await self.registry.put_manifest(NAME, new, [V1, V2], Condition(reference, lambda named: False))
+        self.assertEqual(await self.registry.get_manifest(NAME, V1), old)
+        await self.assertManifestUnknown(new.digest)
+        await self.assertListed([NAME], NAME, ["v1"])
+
+    async def test_put_manifest_precondition_failed_in_no_repository(self) -> None:
+        empty = manifest_of({"schemaVersion": 2, "manifests": []}, OCI_INDEX)
+        with self.assertRaises(PreconditionFailed):
+            await self.registry.put_manifest(NOWHERE, empty, [V1], Condition(V1, lambda named: named is not None))
+        self.assertEqual(await self.registry.repositories(None, ""), Page((), False))
+
+    async def test_put_manifest_that_is_refused_asks_no_condition(self) -> None:
+        with self.assertRaises(ManifestBlobUnknown):
+            await self.registry.put_manifest(NAME, IMAGE, [V1], Condition(V1, lambda named: False))
+
+    async def test_put_manifest_by_many_of_whom_one_finds_nothing(self) -> None:
+        await self.push_blob(CONFIG)
+        manifests = [image(CONFIG, annotations={"number": str(number)}) for number in range(8)]
+        condition = Condition(LATEST, lambda named: named is None)
+        pushes: list[Deferred[Digest | None]] = [
+            self.registry.put_manifest(NAME, manifest, [LATEST], condition) for manifest in manifests
+        ]
+        won = []
+        for push, manifest in zip(pushes, manifests, strict=True):
+            try:
+                await push
+                won.append(manifest)
+            except PreconditionFailed:
+                pass
+        self.assertEqual([await self.registry.get_manifest(NAME, LATEST)], won)
+
 
 class DeleterContract(_Contract):
     """What every IDeleter must do."""
@@ -749,6 +807,28 @@ class DeleterContract(_Contract):
         await self.registry.delete_manifest(NAME, IMAGE.digest)
         with self.assertRaises(ManifestUnknown):
             await self.registry.delete_manifest(NAME, IMAGE.digest)
+
+    async def test_delete_under_a_condition(self) -> None:
+        pushed = await self.push_image(V1, V2)
+        told: list[Digest | None] = []
+        never, always = (lambda named: told.append(named) is not None), (lambda named: told.append(named) is None)
+        with self.assertRaises(PreconditionFailed):
+            await self.registry.delete_tag(NAME, V1, Condition(V1, never))
+        with self.assertRaises(PreconditionFailed):
+            await self.registry.delete_manifest(NAME, pushed.digest, Condition(pushed.digest, never))
+        await self.assertListed([NAME], NAME, ["v1", "v2"])
+        await self.registry.delete_tag(NAME, V1, Condition(V1, always))
+        await self.registry.delete_manifest(NAME, pushed.digest, Condition(pushed.digest, always))
+        await self.assertManifestUnknown(pushed.digest)
+        await self.assertListed([NAME], NAME, [])
+        self.assertEqual(told, [pushed.digest] * 4)
+
+    async def test_delete_of_what_is_not_there_asks_no_condition(self) -> None:
+        await self.push_image()
+        with self.assertRaises(ManifestUnknown):
+            await self.registry.delete_tag(NAME, V1, Condition(V1, lambda named: False))
+        with self.assertRaises(ManifestUnknown):
+            await self.registry.delete_manifest(NAME, ABSENT, Condition(ABSENT, lambda named: False))
 
     async def test_delete_tag(self) -> None:
         await self.push_image(V1, V2)

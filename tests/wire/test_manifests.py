@@ -253,6 +253,36 @@ def test_if_none_match(client: Client, repo: Repository, condition: str) -> None
         repo.get("latest", {"If-None-Match": condition.format(pushed.digest)}).is_(200)
 
 
+def test_push_only_what_is_not_there(repo: Repository) -> None:
+    first, second = repo.image(), repo.image()
+    only_new = {"If-None-Match": "*"}
+    repo.put("latest", first.content, OCI_MANIFEST, only_new).is_(201)
+    repo.put("latest", second.content, OCI_MANIFEST, only_new).refuses(412, "PRECONDITION_FAILED")
+    assert repo.get("latest").is_(200).body == first.content
+    repo.put(second.digest, second.content, OCI_MANIFEST, only_new).refuses(412, "PRECONDITION_FAILED")
+
+
+def test_push_over_what_the_client_knows(repo: Repository) -> None:
+    first, second = repo.image("latest"), repo.image()
+    known = repo.get("latest").is_(200).header("ETag")
+    assert known is not None
+    repo.put("latest", second.content, OCI_MANIFEST, {"If-Match": known}).is_(201)
+    repo.put("latest", first.content, OCI_MANIFEST, {"If-Match": known}).refuses(412, "PRECONDITION_FAILED")
+    repo.put("absent", first.content, OCI_MANIFEST, {"If-Match": "*"}).refuses(412, "PRECONDITION_FAILED")
+    assert repo.get("latest").is_(200).body == second.content
+    assert repo.tags() == ["latest"]
+
+
+def test_delete_of_what_the_client_knows(client: Client, repo: Repository) -> None:
+    first, second = repo.image("latest"), repo.image("latest")
+    for reference in ("latest", second.digest):
+        path = repo.path(f"manifests/{reference}")
+        client.request("DELETE", path, {"If-Match": f'"{first.digest}"'}).refuses(412, "PRECONDITION_FAILED")
+        assert repo.get(reference).is_(200).body == second.content
+        client.request("DELETE", path, {"If-Match": f'"{second.digest}"'}).is_(202)
+        repo.get(reference).is_(404)
+
+
 @pytest.mark.parametrize(
     "accept",
     [
