@@ -151,6 +151,8 @@ def _fill(store: Path, shape: Shape) -> None:
     # Not in this process: the most that a child has resident is told as that of its parent at the least.
     subprocess.run(command, check=True, cwd=CHECKOUT)
     _is_whole(store).touch()
+    # What is still to be written of it would be written, and waited for, in the run that is measured.
+    os.sync()
 
 
 def _is_whole(store: Path) -> Path:

@@ -94,7 +94,9 @@ def _cpu_model() -> str:
 
 
 def _file_system(folder: Path) -> str:
-    return _output(["df", "--output=fstype", str(folder)]).split()[-1]
+    # Whether freed blocks are discarded at once, or the blocks are a file's, moves whatever waits for the disk.
+    source, kind, options = _output(["findmnt", "-no", "SOURCE,FSTYPE,OPTIONS", "--target", str(folder)]).split()
+    return f"{kind} ({options}) of {source}"
 
 
 def _packages(*names: str) -> str:

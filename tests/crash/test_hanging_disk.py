@@ -2,16 +2,15 @@
 
 from __future__ import annotations
 
-import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 
-from tests.clients.programs import program, run
 from tests.clients.v2 import V2
 from tests.daemon import Daemon
 
+from .disks import Disk
 from .flight import Flight
 from .memory import peak
 
@@ -20,36 +19,10 @@ SENT = 128 * MIB
 BUFFERED = 48 * MIB
 
 
-class Disk:
-    """A file system of its own that can be frozen: whoever writes to it then waits."""
-
-    def __init__(self, folder: Path) -> None:
-        self.folder = folder
-        self._freezer = program("fsfreeze")
-
-    def freeze(self) -> None:
-        run([self._freezer, "--freeze", self.folder])
-
-    def thaw(self, *, expect: int | None = 0) -> None:
-        run([self._freezer, "--unfreeze", self.folder], expect=expect)
-
-
 @pytest.fixture
 def disk(tmp_path: Path) -> Iterator[Disk]:
-    if os.geteuid() != 0:
-        pytest.skip("only root may mount a file system")
-    image, folder = tmp_path / "image", tmp_path / "disk"
-    folder.mkdir()
-    with image.open("wb") as file:
-        file.truncate(400 * MIB)
-    run([program("mkfs.ext4"), "-q", image])
-    mounted = run([program("mount"), "-o", "loop", image, folder], expect=None)
-    if mounted.code != 0:
-        pytest.skip(f"a file system in a file cannot be mounted here: {mounted.stderr.strip()}")
-    disk = Disk(folder)
-    yield disk
-    disk.thaw(expect=None)
-    run([program("umount"), folder])
+    with Disk.mounted(tmp_path, 400 * MIB) as disk:
+        yield disk
 
 
 @pytest.fixture
