@@ -34,6 +34,10 @@ class Disk:
     def thaw(self, *, expect: int | None = 0) -> None:
         run([program("fsfreeze"), "--unfreeze", self.folder], expect=expect)
 
+    def sync(self) -> None:
+        """Let all that was written be on it."""
+        run([program("sync"), "--file-system", self.folder])
+
     def cut_power(self) -> None:
         """Lose what only the kernel has, as a machine that goes dark does, and start again; nobody may use it then."""
         folder = os.open(self.folder, os.O_RDONLY)
