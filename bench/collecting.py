@@ -129,8 +129,8 @@ def collect(row: Collection, quick: bool, site: Site, programs: Sequence[str]) -
         for _ in range(row.rounds[quick]):
             for program, store in stores.items():
                 _fill(store, shape)
-                if not runs[program]:
-                    _run(program, store, [_DRY], site)  # The first run finds nothing in the page cache.
+                # What was not read for some seconds may be out of the page cache, and the other program's store in it.
+                _run(program, store, [_DRY], site)
                 runs[program].append(_turn(row, shape, program, store, site))
         return Collected(row, shape, runs)
     except (ServerError, OSError, subprocess.SubprocessError) as error:

@@ -9,6 +9,7 @@ import attrs
 from registryd.reference import Digest
 from registryd.storage import layout
 from registryd.storage.interfaces import Leaf
+from registryd.storage.layout import is_temporary
 from registryd_gc.digests import LENGTHS, Digests, data_path, digest, from_name, packed, unpacked
 from registryd_gc.mirror import RECENT
 from registryd_gc.removal import Removal
@@ -93,11 +94,12 @@ class _FolderSweep:
         for leaf in self.removal.driver.leaves(folder.path, "data", False):
             blob = from_name(folder.algorithm, leaf.name)
             if blob is None or not folder.path.endswith(leaf.name[:2]):
+                if is_temporary(leaf.name):
+                    self.removal.tidy_leaf(folder.path, leaf)
                 continue
             path = f"{folder.path}/{leaf.name}"
             if leaf.size is None:
-                self.removal.tidy(path)
-                self.removal.prune(path)
+                self.removal.tidy_leaf(folder.path, leaf)
                 self._tell_folder(f"{path}/data")
             elif blob in needed:
                 # Some file systems list a name twice while others beside it are removed.
@@ -121,7 +123,8 @@ class _FolderSweep:
         self.removal.report.blobs.kept += 1
         self.removal.report.blobs.kept_bytes += size
         if manifest:
-            self.removal.tidy(folder)
+            if self.removal.everywhere:
+                self.removal.tidy(folder)
         elif not size and not digest(blob).may_be_of(0):
             self.removal.report.damage.append(Damage("empty", f"{folder}/data", "no bytes"))
 
@@ -144,9 +147,7 @@ class _FolderSweep:
         outcome = trash.remove(path)
         if outcome is Outcome.RENEWED:
             return False
-        if not self.removal.dry_run:
-            # A dry run does not look for what a dead writer left beside what goes: it would cost as much again.
-            self.removal.clear(path.rpartition("/")[0])
+        self.removal.clear(path.rpartition("/")[0])
         if outcome is Outcome.REMOVED:
             self.removal.report.blobs.removed += 1
             self.removal.report.blobs.removed_bytes += size

@@ -91,7 +91,7 @@ class Inspection:
     def _write(self, path: str, named: Digest) -> None:
         self.missing_referrers += 1
         if self.writes:
-            self.driver.put_content(path, str(named).encode("ascii"))
+            self.driver.put_content(path, str(named).encode("ascii"), above=True)
 
     def _link(self, path: str, named: Digest, aliased: bool) -> Damage | None:
         """What is wrong with a link; nothing is with one that has gone."""

@@ -44,8 +44,7 @@ class Links:
         # What an alias names is needed too, and must be known before its own link is judged.
         for algorithm in reversed(LENGTHS):
             folder = f"{layout.layers(self.marking.repository.name)}/{algorithm}"
-            # A dry run does not look for what a dead writer left beside links: that would take a third of its time.
-            for leaf in self.removal.driver.leaves(folder, "link", not self.removal.dry_run):
+            for leaf in self.removal.driver.leaves(folder, "link", self.removal.everywhere):
                 self._sweep_layer(algorithm, folder, leaf)
                 if leaf.size is None or leaf.others:
                     self.removal.tidy_leaf(folder, leaf)
@@ -140,7 +139,8 @@ class Links:
 
     def _sweep_tag(self, folder: str) -> None:
         self.removal.tidy(folder)
-        self.removal.tidy(f"{folder}/current")
+        if self.removal.everywhere:
+            self.removal.tidy(f"{folder}/current")
         for algorithm, leaf in self._leaves(f"{folder}/index"):
             manifest = from_name(algorithm, leaf.name)
             if manifest is not None and leaf.size is not None and not self._stands(manifest):
@@ -158,11 +158,11 @@ class Links:
         if not self.removal.remove_if_old(f"{folder}/checked"):
             self.left += 1
         for below in (*(f"/index/{algorithm}" for algorithm in LENGTHS), "/index", "/current", ""):
-            self.removal.prune(folder + below)
+            self.removal.clear(folder + below)
 
     def _leaves(self, folder: str) -> Iterator[tuple[str, Leaf]]:
         for algorithm in LENGTHS:
-            for leaf in self.removal.driver.leaves(f"{folder}/{algorithm}", "link", True):
+            for leaf in self.removal.driver.leaves(f"{folder}/{algorithm}", "link", self.removal.everywhere):
                 if leaf.size is None or leaf.others:
                     self.removal.tidy_leaf(f"{folder}/{algorithm}", leaf)
                 yield algorithm, leaf
@@ -212,4 +212,4 @@ class Links:
         self.removal.report.referrers.written += 1
         if write:
             path = layout.referrer_link(self.marking.repository.name, digest(subject), digest(referrer))
-            self.removal.driver.put_content(path, str(digest(referrer)).encode("ascii"))
+            self.removal.driver.put_content(path, str(digest(referrer)).encode("ascii"), above=True)

@@ -28,6 +28,15 @@ class Removal:
     def dry_run(self) -> bool:
         return self.trash.dry_run
 
+    @property
+    def everywhere(self) -> bool:
+        """Whether to look for what dead writers left within the folders of links and blobs that stay.
+
+        registryd leaves nothing there (``put_content`` with ``above``), other programs do; to list them all is half of
+        the work of a run.
+        """
+        return self.trash.alone and not self.dry_run
+
     def apart(self, listener: Listener) -> Removal:
         """The same for a part of the run, with numbers and a listener of its own."""
         return attrs.evolve(self, report=self.report.empty(), listener=listener)
@@ -36,7 +45,7 @@ class Removal:
         """Remove a link that was found old, and its folder if that is empty then."""
         outcome = self.trash.remove(path)
         if outcome is not Outcome.RENEWED:
-            self.prune(path.rpartition("/")[0])
+            self.clear(path.rpartition("/")[0])
         return outcome
 
     def is_young(self, path: str) -> bool:
@@ -60,17 +69,22 @@ class Removal:
         return not self.dry_run and self.driver.prune(folder, folder.rpartition("/")[0])
 
     def clear(self, folder: str) -> None:
-        """Remove a folder that was emptied; should it still stand, what a dead writer left there first."""
-        if not self.prune(folder):
+        """Remove a folder that was emptied; should it still stand, what a dead writer left there first.
+
+        A dry run does not look for that: it would cost as much again.
+        """
+        if not self.dry_run and not self.prune(folder):
             self.tidy(folder)
             self.prune(folder)
 
     def tidy_leaf(self, folder: str, leaf: Leaf) -> None:
-        """Remove what a dead writer left in a folder, and the folder where it holds nothing else by now."""
-        for name in leaf.others:
-            if is_temporary(name):
-                self._remove_temporary(f"{folder}/{leaf.name}/{name}")
-        self.prune(f"{folder}/{leaf.name}")
+        """Remove what a dead writer left of a leaf, or in it, and it where it holds nothing else by now."""
+        path = f"{folder}/{leaf.name}"
+        if is_temporary(leaf.name):
+            self._remove_temporary(path)
+        else:
+            self.tidy(path)
+            self.prune(path)
 
     def tidy(self, folder: str) -> None:
         """Remove what dead writers left in a folder."""

@@ -10,7 +10,7 @@ import attrs
 from registryd.reference import Tag
 from registryd.storage import layout
 from registryd_gc.census import PARTS, Revision, Tagged
-from registryd_gc.digests import digest, packed
+from registryd_gc.digests import LENGTHS, digest, packed
 from registryd_gc.links import Links
 from registryd_gc.mark import Marking
 from registryd_gc.removal import Removal
@@ -68,7 +68,7 @@ class Manifests:
         self.removal.listener.removed(f"{repository.name}: manifest {named}")
         self.removal.remove_if_old(layout.revision_media_type(repository.name, named))
         self._remove_signatures(path.rpartition("/")[0])
-        self.removal.prune(path.rpartition("/")[0])
+        self.removal.clear(path.rpartition("/")[0])
 
     def _has_new_subject(self, revision: Revision) -> bool:
         """Whether the subject of a manifest was pushed again during the run.
@@ -159,9 +159,9 @@ class RepositorySweep:
             if leaf.size is None and "mediatype" in leaf.others:
                 self.removal.remove_if_old(f"{revisions}/{leaf.name}/mediatype")
                 self.removal.prune(f"{revisions}/{leaf.name}")
-        folder = layout.repository(self.marking.repository.name)
-        for below in ("", "/_upstream"):
-            self.removal.tidy(f"{folder}{below}")
+        folder, told = layout.repository(self.marking.repository.name), layout.upstream(self.marking.repository.name)
+        for below in (folder, told, *(f"{told}/referrers/{algorithm}" for algorithm in LENGTHS)):
+            self.removal.tidy(below)
 
     def _remove(self, left: int) -> bool:
         """Remove a repository that holds nothing but what is ``left`` of uploads; whether it is gone."""

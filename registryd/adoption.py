@@ -83,7 +83,7 @@ class Adoption:
                 # It has not moved; or a mirror has put it there since, and a tag that it has put there is newer.
                 self.tree.driver.touch(target)
             else:
-                self.tree.driver.put_content(target, self.tree.driver.get_content(source))
+                self.tree.driver.put_content(target, self.tree.driver.get_content(source), above=True)
         if adopted.name != adopted.before:
             self.tree.driver.make_folder(layout.layers(adopted.name))
             self._delete(adopted.before)

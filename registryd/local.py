@@ -281,7 +281,7 @@ class LocalRegistry:
             self.tree.refuse_mirrored(name)
             self._renew_parts(name, manifest.digest, document)
             self._require(name, condition)
-            self._driver.put_content(layout.blob_data(manifest.digest), manifest.content)
+            self._driver.put_content(layout.blob_data(manifest.digest), manifest.content, above=True)
             if subject is not None:
                 self.tree.write_link(layout.referrer_link(name, subject, manifest.digest), manifest.digest)
             self.tree.put_revision(name, manifest.digest, untold)

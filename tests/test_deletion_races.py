@@ -34,9 +34,9 @@ class InterruptedDriver(FilesystemDriver):
         super().__init__(root)
         self.before: dict[tuple[str, str], Callable[[], None]] = {}
 
-    def put_content(self, path: str, content: bytes) -> None:
+    def put_content(self, path: str, content: bytes, above: bool = False) -> None:
         self._interrupt("put", path)
-        super().put_content(path, content)
+        super().put_content(path, content, above)
 
     def delete(self, path: str) -> None:
         self._interrupt("delete", path)

@@ -143,9 +143,9 @@ class DriversAgree(RuleBasedStateMachine):
         alike(lambda driver: driver.close(), self.drivers)
         shutil.rmtree(self.root)
 
-    @rule(path=ANY_PATHS, content=st.binary(max_size=6))
-    def put_content(self, path: str, content: bytes) -> None:
-        alike(lambda driver: driver.put_content(path, content), self.drivers)
+    @rule(path=ANY_PATHS, content=st.binary(max_size=6), above=st.booleans())
+    def put_content(self, path: str, content: bytes, above: bool) -> None:
+        alike(lambda driver: driver.put_content(path, content, above), self.drivers)
 
     @rule(path=ANY_PATHS)
     def look(self, path: str) -> None:

@@ -233,6 +233,37 @@ class FileTests(SynchronousTestCase):
             self.driver.put_content("/" + name, b"1")
         assert sorted(self.driver.list("/")) == sorted(shown)
 
+    def test_what_is_being_put_above_lies_beside_its_folder(self) -> None:
+        self.driver.make_folder("/f")
+        seen: list[str] = []
+        for content in (b"1", b"2"):
+            with before(is_call(os.rename), lambda: seen.extend(os.listdir(f"{self.root}/f"))):
+                self.driver.put_content("/f/a/link", content, above=True)
+            assert files(self.root) == {"/f/a/link": content}
+        assert len(seen) == 3
+        assert all(name == "a" or re.fullmatch(r"a\.[0-9a-f-]{36}\.tmp", name) for name in seen)
+
+    def test_what_is_put_above_stays_within_the_root(self) -> None:
+        seen: list[list[str]] = []
+        with before(is_call(os.rename), lambda: seen.append(os.listdir(self.root))):
+            self.driver.put_content("/a", b"1", above=True)
+        assert len(seen[0]) == 1
+
+    def test_a_folder_that_is_lost_while_content_is_put_above_is_made_again(self) -> None:
+        self.driver.make_folder("/f/a")
+        with before(is_call(os.rename), lambda: os.rmdir(f"{self.root}/f/a")):
+            self.driver.put_content("/f/a/link", b"1", above=True)
+        assert files(self.root) == {"/f/a/link": b"1"}
+
+    def test_what_is_put_above_a_folder_on_another_file_system(self) -> None:
+        def fail() -> None:
+            raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))
+
+        self.driver.make_folder("/f/a")
+        with before(is_call(os.rename), fail):
+            self.driver.put_content("/f/a/link", b"1", above=True)
+        assert files(self.root) == {"/f/a/link": b"1"}
+
     def test_a_file_that_stands_is_replaced_and_not_changed(self) -> None:
         self.driver.put_content("/a", b"old")
         os.link(f"{self.root}/a", f"{self.root}/other")

@@ -27,11 +27,11 @@ class SlowDriver(MemoryDriver):
         self.slow = ""
         self.meanwhile: Callable[[], None] = lambda: None
 
-    def put_content(self, path: str, content: bytes) -> None:
+    def put_content(self, path: str, content: bytes, above: bool = False) -> None:
         if path == self.slow:
             self.slow = ""
             self.meanwhile()
-        super().put_content(path, content)
+        super().put_content(path, content, above)
 
 
 class SlowPushTests(SynchronousTestCase):

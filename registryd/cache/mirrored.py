@@ -177,7 +177,7 @@ class Mirrored:
         self.mark(name)
         told, named = told_media_type(manifest.content)
         untold = None if named or told == manifest.media_type else manifest.media_type
-        self.tree.driver.put_content(layout.blob_data(manifest.digest), manifest.content)
+        self.tree.driver.put_content(layout.blob_data(manifest.digest), manifest.content, above=True)
         subject = _subject(manifest)
         if subject is not None:
             self.tree.write_link(layout.referrer_link(name, subject, manifest.digest), manifest.digest)

@@ -87,9 +87,12 @@ def sync_folder(folder: str) -> None:
         os.close(descriptor)
 
 
-def replace(place: str, content: bytes) -> None:
-    """Let a file hold content, whole or not at all at any moment; who calls this syncs the folder."""
-    temporary = f"{place}.{uuid4()}.tmp"
+def replace(place: str, content: bytes, beside: str) -> None:
+    """Let a file hold content, whole or not at all at any moment; who calls this syncs the folder.
+
+    It is written under a temporary name beside the file, or what else is on the same file system: its folder.
+    """
+    temporary = f"{beside}.{uuid4()}.tmp"
     descriptor = os.open(temporary, _NEW, 0o666)
     try:
         try:
@@ -97,11 +100,14 @@ def replace(place: str, content: bytes) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        os.rename(temporary, place)
-    except BaseException:
+        within(os.path.dirname(place), lambda: os.rename(temporary, place))
+    except BaseException as error:
         with suppress(OSError):
             os.unlink(temporary)
-        raise
+        if beside == place or not isinstance(error, OSError) or error.errno != errno.EXDEV:
+            raise
+        # A symbolic link has led the folder elsewhere.
+        replace(place, content, place)
 
 
 def write_all(descriptor: int, buffers: Sequence[bytes | bytearray | memoryview]) -> int:

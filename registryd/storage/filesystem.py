@@ -76,10 +76,11 @@ class FilesystemDriver:
         except (OSError, ValueError) as error:
             raise _absence(error, path) from None
 
-    def put_content(self, path: str, content: bytes) -> None:
+    def put_content(self, path: str, content: bytes, above: bool = False) -> None:
         place = self._entry(path)
         folder = os.path.dirname(place)
-        within(folder, lambda: replace(place, content))
+        beside = folder if above and folder != self.root else place
+        within(os.path.dirname(beside), lambda: replace(place, content, beside))
         sync_folder(folder)
 
     def reader(self, path: str) -> IContentReader:
@@ -140,6 +141,8 @@ class FilesystemDriver:
                         found = _leaf(folder, f"{place}/{entry.name}" if others else None, entry.name, leaf)
                         if found is not None:
                             yield found
+                    elif is_temporary(entry.name):
+                        yield Leaf(entry.name, None, 0.0)
         finally:
             os.close(folder)
 

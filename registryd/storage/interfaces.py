@@ -35,7 +35,8 @@ class Leaf:
     """A folder of a folder, and what stands in it under a name that all of them should have.
 
     ``size`` (bytes) and ``modified`` (seconds since the epoch) are those of that content; ``size`` is None where there
-    is none. ``others`` are the folder's other names, where they were asked for.
+    is none. ``others`` are the folder's other names, where they were asked for. One whose name ``is_temporary`` is no
+    folder, but content that is being put into one, or was by whoever then died.
     """
 
     name: str
@@ -113,8 +114,11 @@ class IStorageDriver(Interface):
             FileNotFoundError: there is none, or a folder.
         """
 
-    def put_content(path: str, content: bytes) -> None:
+    def put_content(path: str, content: bytes, above: bool = False) -> None:
         """Make content stand at a path, whole or not at all at any moment, durable on return.
+
+        What is left of it by whoever dies meanwhile lies beside it; with ``above``, beside its folder, where ``leaves``
+        tells it: for what has a folder to itself, so that nobody has to look into each.
 
         Errors:
             OSError: nothing changed.
@@ -158,7 +162,8 @@ class IStorageDriver(Interface):
         """
 
     def leaves(path: str, leaf: str, others: bool) -> Iterator[Leaf]:
-        """The folders in a folder, in any order, with the content at ``leaf``, a name or a path, in each of them.
+        """The folders in a folder, in any order, with the content at ``leaf``, a name or a path, in each of them, and
+        what is temporary beside them.
 
         With ``others``, which costs a listing of each, what else is in them is told too; ``leaf`` then is a name. As
         ``entries``: nothing where there is no folder, and what comes and goes meanwhile may be missed.

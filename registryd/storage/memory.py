@@ -13,6 +13,7 @@ import attrs
 from zope.interface import implementer
 
 from registryd.storage.interfaces import Entry, IContentReader, IContentWriter, IStorageDriver, Leaf, Stat
+from registryd.storage.layout import is_temporary
 
 
 @attrs.define(eq=False)
@@ -52,7 +53,7 @@ class MemoryDriver:
         with self._guard:
             return bytes(self._content(path).data)
 
-    def put_content(self, path: str, content: bytes) -> None:
+    def put_content(self, path: str, content: bytes, above: bool = False) -> None:
         with self._guard:
             self.need_room(len(content))
             self._put(path, _Content(bytearray(content)))
@@ -104,6 +105,8 @@ class MemoryDriver:
                     yield Leaf(name, len(entry.data), entry.modified, rest)
                 else:
                     yield Leaf(name, None, 0.0, rest if entry is None else [*rest, leaf] if others else ())
+            elif is_temporary(name):
+                yield Leaf(name, None, 0.0)
 
     def make_folder(self, path: str) -> None:
         _split(path)

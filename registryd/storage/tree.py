@@ -80,7 +80,7 @@ class Tree:
 
     def write_link(self, path: str, digest: Digest) -> None:
         """Let a link hold a digest."""
-        self.driver.put_content(path, str(digest).encode("ascii"))
+        self.driver.put_content(path, str(digest).encode("ascii"), above=True)
 
     def exists(self, path: str) -> bool:
         """Whether anything is at a path."""
@@ -205,7 +205,7 @@ class Tree:
         # Distribution 2.8 collects the manifests of a repository without this folder.
         self.driver.make_folder(layout.layers(name))
         if media_type is not None:
-            self.driver.put_content(layout.revision_media_type(name, digest), media_type.encode("utf-8"))
+            self.driver.put_content(layout.revision_media_type(name, digest), media_type.encode("utf-8"), above=True)
         else:
             self._delete_if_there(layout.revision_media_type(name, digest))
         self.write_link(layout.revision_link(name, digest), digest)

@@ -12,7 +12,7 @@ from unittest import TestCase
 
 from zope.interface.verify import verifyObject
 
-from registryd.storage.interfaces import IContentReader, IContentWriter, IStorageDriver
+from registryd.storage.interfaces import IContentReader, IContentWriter, IStorageDriver, Leaf
 
 if TYPE_CHECKING:
     _Case = TestCase
@@ -465,9 +465,12 @@ class DriverContract(_Case):
         self.driver.put_content("/f/c/other", b"1")
         self.driver.make_folder("/f/d")
         self.driver.put_content("/f/link", b"1")
+        temporary = "a.01234567-89ab-cdef-0123-456789abcdef.tmp"
+        self.driver.put_content(f"/f/{temporary}", b"1")
         modified = self.driver.stat("/f/a/link").modified
         for others, expected in ((True, ["other"]), (False, [])):
             leaves = {leaf.name: leaf for leaf in self.driver.leaves("/f", "link", others)}
+            self.assertEqual(leaves.pop(temporary), Leaf(temporary, None, 0.0))
             self.assertEqual({name: leaf.size for name, leaf in leaves.items()}, {"a": 3, "b": 0, "c": None, "d": None})
             self.assertEqual(leaves["a"].modified, modified)
             told = [list(leaves[name].others) for name in "abcd"]

@@ -12,6 +12,7 @@ import pytest
 from tests.clients.v2 import V2
 from tests.daemon import Daemon
 
+from .collecting import collect
 from .disks import Disk
 from .inspection import inspect
 from .ledger import Ledger
@@ -41,6 +42,8 @@ def crash(seconds: float, pushers: int, disk: Disk | None = None) -> None:
         assert not [thread.name for thread in threads if thread.is_alive()]
         assert len(ledger.blobs(acknowledged=True)) > 10 * kills, "too little was pushed to prove anything"
         assert "Traceback" not in daemon.stderr, daemon.stderr[-4000:]
+        collect(daemon.config_files[0], "--grace", "1ms")
+        assert not [path for path in daemon.tree.rglob("*.tmp") if path.is_file()]
 
 
 def kill_at_random(daemon: Daemon, target: Target, choice: random.Random, seconds: float, disk: Disk | None) -> int:

@@ -102,8 +102,8 @@ class SteppedDriver(MemoryDriver):
     def get_content(self, path: str) -> bytes:
         return self._step(partial(super().get_content, path), stop=False)
 
-    def put_content(self, path: str, content: bytes) -> None:
-        self._step(partial(super().put_content, path, content), stop=not path.startswith(layout.TRASH))
+    def put_content(self, path: str, content: bytes, above: bool = False) -> None:
+        self._step(partial(super().put_content, path, content, above), stop=not path.startswith(layout.TRASH))
         self._entry(path).modified = self.clock
 
     def reader(self, path: str) -> IContentReader:

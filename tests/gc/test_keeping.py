@@ -4,20 +4,25 @@ from __future__ import annotations
 
 import itertools
 import json
+from collections.abc import Callable, Collection
+from uuid import uuid4
 
 import attrs
 import pytest
 
+from registryd.cache.mirrored import Mirrored
 from registryd.config import Validation
 from registryd.model import DOCKER_SCHEMA1_SIGNED, OCI_INDEX, Manifest
 from registryd.reference import Digest, Tag
 from registryd.storage import layout
 from registryd.storage.interfaces import IContentWriter
 from registryd.storage.memory import MemoryDriver
+from registryd.storage.tree import Tree
 from registryd_gc.console import summary
 from registryd_gc.trash import LOCK
+from tests.values import NAME, local_registry, put_blob
 
-from .trees import APP, DAY, NEW, OLD, OTHER, Store, described, image, listed, manifest_of
+from .trees import APP, DAY, HUB, NEW, OLD, OTHER, Store, described, image, listed, manifest_of
 
 ORAS = "application/vnd.cncf.oras.artifact.manifest.v1+json"
 UNTAGGED = pytest.mark.parametrize("untagged_go", [False, True], ids=["kept", "delete-untagged"])
@@ -502,29 +507,86 @@ def test_what_goes_leaves_no_folder_though_somebody_died_in_it(store: Store) -> 
     assert not any(store.has(link.rpartition("/")[0]) for link in links)
 
 
-def test_temporary_files_go(store: Store) -> None:
+def written(store: Store) -> list[str]:
+    """Paths of content that writers may have died of, in a store where it is needed, or never was finished."""
     kept = store.image("app", tags=["1"])
-    uuid = "01234567-89ab-cdef-0123-456789abcdef"
-    store.blob(b"loose")
-    folders = [
-        layout.blob_data(Digest.of(b"loose")),
+    store.signature(kept)
+    store.put(layout.upload_data(OTHER, "x"), b"", NEW)
+    return [
         layout.blob_data(kept.digest),
         layout.revision_link(APP, kept.digest),
         layout.tag_link(APP, Tag("1")),
         layout.tag_history_link(APP, Tag("1"), kept.digest),
         layout.layer_link(APP, Digest.of(b"layer of app")),
-        layout.mirror(OTHER),
         layout.blob_data(Digest.of(b"never finished")),
         layout.layer_link(APP, Digest.of(b"never finished")),
+        layout.revision_link(APP, Digest.of(b"never finished")),
+        layout.referrer_link(APP, kept.digest, Digest.of(b"never finished")),
     ]
-    for age in (OLD, NEW):
-        for path in folders:
-            store.put(f"{path}.{uuid[:-1]}{int(age > 0)}.tmp", b"123", age)
-    store.put(layout.upload_data(OTHER, "x"), b"", NEW)
-    report = store.collect()
-    assert (report.temporary.removed, report.temporary.removed_bytes) == (9, 27)
+
+
+def leave(store: Store, places: Collection[str]) -> Callable[[], bool]:
+    """Leave an old temporary file and a new one beside each place; what tells whether the new ones alone are left."""
+    uuid = "01234567-89ab-cdef-0123-456789abcde"
+    left = {age: {f"{place}.{uuid}{number}.tmp" for place in places} for number, age in enumerate((OLD, NEW))}
+    for age, paths in left.items():
+        for path in paths:
+            store.put(path, b"123", age)
+    return lambda: {path for path in store.files() if path.endswith(".tmp")} == left[NEW]
+
+
+def test_temporary_files_go(store: Store) -> None:
+    """Those that registryd leaves: beside the folders of what was written into one."""
+    content = written(store)
+    places = {path.rpartition("/")[0] for path in content} | {layout.mirror(OTHER)}
+    new_alone_are_left = leave(store, places)
+    dry, real = (store.collect(dry_run=dry_run).temporary for dry_run in (True, False))
+    assert (real.removed, real.removed_bytes) == (len(places), 3 * len(places))
+    assert dry == real
+    assert new_alone_are_left()
+
+
+class DyingDriver(MemoryDriver):
+    """Leaves with all that is put what whoever dies meanwhile does."""
+
+    def put_content(self, path: str, content: bytes, above: bool = False) -> None:
+        super().put_content(path, content)
+        super().put_content(f"{path.rpartition('/')[0] if above else path}.{uuid4()}.tmp", content)
+
+
+def test_a_plain_run_finds_all_that_a_registry_leaves() -> None:
+    store = Store(DyingDriver())
+    registry, mirrored = local_registry(store.driver), Mirrored(Tree(store.driver), "docker.io")
+    put_blob(registry, b"config")
+    subject = image(b"config")
+    for manifest in (subject, image(b"config", subject=listed(subject)), manifest_of({"a": 1}, "application/custom")):
+        registry.put_manifest(NAME, manifest, [Tag("1")])
+    mirrored.put_manifest(HUB, subject)
+    mirrored.tag(HUB, Tag("1"), subject.digest)
+    mirrored.put_told(HUB, Tag("1"), subject.descriptor)
+    mirrored.put_names(HUB, layout.upstream_tags(HUB), ["1"])
+    mirrored.put_referrers(HUB, layout.upstream_referrers(HUB, subject.digest), [])
     left = [path for path in store.files() if path.endswith(".tmp")]
-    assert len(left) == 9 and all(path.endswith("0.tmp") for path in left)
+    assert len(left) > 20
+    for path in left:
+        store.age(path, OLD)
+    store.collect()
+    assert [path for path in store.files() if path.endswith(".tmp")] == []
+
+
+def test_temporary_files_in_folders_of_what_stays_go_offline(store: Store) -> None:
+    leave(store, written(store))
+    store.collect(0.0, offline=True)
+    assert [path for path in store.files() if path.endswith(".tmp")] == []
+
+
+def test_temporary_files_beside_what_goes_go_with_it(store: Store) -> None:
+    store.image("app", tags=["1"])
+    loose = store.layer(b"loose")
+    beside_what_goes = [layout.layer_link(APP, loose), layout.blob_data(loose)]
+    leave(store, [*beside_what_goes, layout.layer_link(APP, Digest.of(b"layer of app"))])
+    dry, real = (store.collect(dry_run=dry_run).temporary.removed for dry_run in (True, False))
+    assert (dry, real) == (0, len(beside_what_goes))
 
 
 def test_only_what_a_glob_matches_goes(store: Store) -> None:
@@ -615,15 +677,6 @@ def test_folders_that_hold_nothing_go(store: Store) -> None:
     store.collect()
     assert {folder for folder in store.folders() if "empty" in folder} == set()
     assert store.has_tag("1")
-
-
-def test_a_dry_run_counts_temporary_files_but_those_beside_layers(store: Store) -> None:
-    kept = store.image("app", tags=["1"])
-    loose = store.layer(b"loose")
-    name = "12345678-1234-1234-1234-123456789abc.tmp"
-    for path in (layout.layer_link(APP, loose), layout.blob_data(loose), layout.revision_link(APP, kept.digest)):
-        store.put(f"{path}.{name}", b"left")
-    assert [store.collect(dry_run=dry_run).temporary.removed for dry_run in (True, False)] == [1, 3]
 
 
 def test_an_upload_that_was_written_to_before_it_was_locked_stays() -> None:

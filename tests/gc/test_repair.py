@@ -564,10 +564,10 @@ class FullDriver(MemoryDriver):
 
     full = False
 
-    def put_content(self, path: str, content: bytes) -> None:
+    def put_content(self, path: str, content: bytes, above: bool = False) -> None:
         if self.full and path.endswith("/mended"):
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
-        super().put_content(path, content)
+        super().put_content(path, content, above)
 
 
 @EITHER

@@ -316,9 +316,9 @@ def test_a_disk_without_room_for_a_folder_can_be_emptied() -> None:
                 if self.full:
                     raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path) from None
 
-        def put_content(self, path: str, content: bytes) -> None:
+        def put_content(self, path: str, content: bytes, above: bool = False) -> None:
             self._needs_room(path)
-            super().put_content(path, content)
+            super().put_content(path, content, above)
 
         def writer(self, path: str, create: bool) -> IContentWriter:
             self._needs_room(path)

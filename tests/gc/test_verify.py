@@ -333,10 +333,10 @@ def test_a_position_that_cannot_be_read_is_none(store: Store, content: bytes) ->
 class FullDriver(ReadDriver):
     """A storage that has no room for anything."""
 
-    def put_content(self, path: str, content: bytes) -> None:
+    def put_content(self, path: str, content: bytes, above: bool = False) -> None:
         if path == PLACE:
             raise OSError(errno.ENOSPC, os.strerror(errno.ENOSPC), path)
-        super().put_content(path, content)
+        super().put_content(path, content, above)
 
 
 def test_a_position_that_cannot_be_kept_is_told_once() -> None:
