@@ -55,7 +55,7 @@ class Collection:
 COLLECTIONS: Sequence[Collection] = (
     Collection("collect-dry", "dry run", _BOTH, (ORDINARY, ORDINARY), (5, 3), True, wall=1.0, cpu=1.0),
     Collection("collect", "deleting run", _BOTH, (ORDINARY, ORDINARY), (3, 3), False, wall=0.5),
-    Collection("collect-offline", "deleting run, offline", _BOTH, (ORDINARY, ORDINARY), (3, 1), False, True, wall=0.5),
+    Collection("collect-offline", "deleting run, offline", _BOTH, (ORDINARY, ORDINARY), (3, 1), False, True),
     Collection("collect-links", "deleting run, and 38,000 links", _BOTH, (LINKED, LINKED), (3, 1), False),
     Collection("collect-large", "deleting run, and links", (REGISTRYD,), (LARGE, LARGE_QUICK), (1, 1), False),
 )
