@@ -122,10 +122,9 @@ class _FolderSweep:
         size = leaf.size or 0
         self.removal.report.blobs.kept += 1
         self.removal.report.blobs.kept_bytes += size
-        if manifest:
-            if self.removal.everywhere:
-                self.removal.tidy(folder)
-        elif not size and not digest(blob).may_be_of(0):
+        if self.removal.everywhere:
+            self.removal.tidy(folder)
+        if not manifest and not size and not digest(blob).may_be_of(0):
             self.removal.report.damage.append(Damage("empty", f"{folder}/data", "no bytes"))
 
     def judge(self, blob: bytes, leaf: Leaf, folder: str) -> None:

@@ -81,7 +81,7 @@ def names(driver: IStorageDriver, empty: list[str] | None = None) -> Iterator[Re
         if version is not None and version in above:
             continue
         entries = list(driver.entries(folder))
-        below = [entry.name for entry in entries if entry.is_folder or entry.name == "_mirror"]
+        below = [entry.name for entry in entries if entry.is_folder]
         if folder != layout.REPOSITORIES and not PARTS.isdisjoint(below):
             yield RepositoryName(folder[len(layout.REPOSITORIES) + 1 :])
         if empty is not None and not entries:

@@ -163,6 +163,8 @@ class _Run:
         """Do all of it."""
         if not self.options.dry_run:
             self.report.trash = tidy(self.removal.driver, self.config.collection.trash, self.now)
+        for folder in (layout.ROOT, layout.TRASH):
+            self.removal.tidy(folder)
         empty: list[str] = []
         repositories = list(names(self.removal.driver, empty))
         self.removal.listener.began(len(repositories) + (0 if self.options.expired_only else FOLDERS))

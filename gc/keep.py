@@ -66,7 +66,8 @@ class Keeper:
         if length == len(first):
             return stands(self.driver, data)
         folder = data.rpartition("/")[0].rpartition("/")[0]
-        return any(entry.name.startswith(first.hex()) for entry in self.driver.entries(folder))
+        names = (entry.name for entry in self.driver.entries(folder) if entry.is_folder)
+        return any(name.startswith(first.hex()) for name in names)
 
     def _young(self, repository: Repository) -> Iterator[bytes]:
         """The manifests that are not kept yet, and were pushed or renewed lately."""

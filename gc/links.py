@@ -38,15 +38,15 @@ class Links:
     unread: bool = attrs.field(default=False, init=False)
     _doubtful: bool = attrs.field(default=False, init=False)
 
-    def sweep_layers(self) -> None:
-        """Remove the layer links that no kept manifest needs."""
+    def sweep_layers(self, removes: bool) -> None:
+        """Remove the layer links that no kept manifest needs; with ``removes``, also what dead writers left."""
         self._keep_unknown()
         # What an alias names is needed too, and must be known before its own link is judged.
         for algorithm in reversed(LENGTHS):
             folder = f"{layout.layers(self.marking.repository.name)}/{algorithm}"
-            for leaf in self.removal.driver.leaves(folder, "link", self.removal.everywhere):
+            for leaf in self.removal.driver.leaves(folder, "link", removes and self.removal.everywhere):
                 self._sweep_layer(algorithm, folder, leaf)
-                if leaf.size is None or leaf.others:
+                if removes and (leaf.size is None or leaf.others):
                     self.removal.tidy_leaf(folder, leaf)
 
     def _keep_unknown(self) -> None:

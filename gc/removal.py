@@ -32,10 +32,10 @@ class Removal:
     def everywhere(self) -> bool:
         """Whether to look for what dead writers left within the folders of links and blobs that stay.
 
-        registryd leaves nothing there (``put_content`` with ``above``), other programs do; to list them all is half of
-        the work of a run.
+        Those of registryd leave nothing there (``put_content`` with ``above``), but on a disk that was too full to move
+        anything; other programs do. To list all folders is half of the work of a run.
         """
-        return self.trash.alone and not self.dry_run
+        return self.trash.alone
 
     def apart(self, listener: Listener) -> Removal:
         """The same for a part of the run, with numbers and a listener of its own."""

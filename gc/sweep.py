@@ -119,7 +119,7 @@ class RepositorySweep:
         repository = self.marking.repository
         if removes:
             Manifests(self.removal, self.marking, self.gone).sweep()
-        self.links.sweep_layers()
+        self.links.sweep_layers(removes)
         left = 0
         if removes:
             self.links.sweep_history()
@@ -160,8 +160,10 @@ class RepositorySweep:
                 self.removal.remove_if_old(f"{revisions}/{leaf.name}/mediatype")
                 self.removal.prune(f"{revisions}/{leaf.name}")
         folder, told = layout.repository(self.marking.repository.name), layout.upstream(self.marking.repository.name)
-        for below in (folder, told, *(f"{told}/referrers/{algorithm}" for algorithm in LENGTHS)):
+        mark = layout.mirror(self.marking.repository.name).rpartition("/")[0]
+        for below in (folder, mark, told, *(f"{told}/referrers/{algorithm}" for algorithm in LENGTHS)):
             self.removal.tidy(below)
+        self.removal.prune(mark)
 
     def _remove(self, left: int) -> bool:
         """Remove a repository that holds nothing but what is ``left`` of uploads; whether it is gone."""
@@ -194,7 +196,8 @@ class RepositorySweep:
         if self.marking.repository.upstream is not None and self._holds_nothing():
             self._remove_old_below(layout.upstream(name))
             if not any(entry.name == "_upstream" for entry in driver.entries(layout.repository(name))):
-                self.removal.remove_if_old(layout.mirror(name))
+                self._remove_old_below(layout.mirror(name).rpartition("/")[0])
+        self.removal.prune(layout.mirror(name).rpartition("/")[0])
 
     def _holds_nothing(self) -> bool:
         entries = self.removal.driver.entries(layout.repository(self.marking.repository.name))

@@ -35,7 +35,8 @@ It lies in a folder that is there: on a full disk there is room for a name, but 
 """
 
 _ENDED = "ended"
-_MIRROR = "_mirror"
+_MIRROR = "/_mirror"
+_MARK = "upstream"
 _BESIDE = frozenset({errno.ENOSPC, errno.EDQUOT, errno.EXDEV, errno.EISDIR, errno.ENOTDIR})
 """Why content cannot be moved into the trash, but within its own folder: no room for a folder, another file system."""
 
@@ -172,7 +173,8 @@ class Trash:
             raise
 
     def _set_aside_beside(self, path: str) -> str:
-        # There is room always, and it is the same file system; should this be killed now, it is lost.
+        # There is room always, and it is the same file system; should this be killed now, it is lost, and goes as what
+        # dead writers leave.
         aside = f"{path}.{uuid4()}.tmp"
         self.driver.set_aside(path, aside)
         return aside
@@ -237,12 +239,13 @@ def put_back(driver: IStorageDriver, run: str, renew: bool = False) -> int:
 
 
 def _put_back(driver: IStorageDriver, aside: str, path: str) -> bool:
-    folder, _, name = path.rpartition("/")
-    if name != _MIRROR:
+    if not _is_mirror(aside):
         return driver.put_back(aside, path)
+    repository = path.removesuffix(f"{_MIRROR}/{_MARK}")
     # What was pushed since is private: it must not become what an upstream has too.
-    with driver.guard(folder, True):
-        if not any(entry.is_folder and entry.name[0] == "_" for entry in driver.entries(folder)):
+    with driver.guard(repository, True):
+        parts = (entry.name for entry in driver.entries(repository) if entry.is_folder)
+        if not any(name[0] == "_" and f"/{name}" != _MIRROR for name in parts):
             return driver.put_back(aside, path)
     driver.discard(aside)
     return False
@@ -267,7 +270,7 @@ def set_aside_by(driver: IStorageDriver, run: str) -> Iterator[str]:
 
 
 def _is_mirror(aside: str) -> bool:
-    return aside.endswith(f",{_MIRROR}")
+    return aside.endswith(f"{_MIRROR},{_MARK}")
 
 
 def original(run: str, aside: str) -> str:

@@ -184,7 +184,7 @@ class RegistryService(Service):
         try:
             driver.lock(False)
             if not self._config.storage.read_only:
-                probe = f"{layout.ROOT}/_writable-{uuid4()}"
+                probe = f"{layout.ROOT}/_writable.{uuid4()}.tmp"
                 driver.put_content(probe, b"")
                 driver.delete(probe)
                 driver.make_folder(layout.REPOSITORIES)

@@ -146,7 +146,7 @@ class PreconditionFailed(RegistryError):
 
     code = "PRECONDITION_FAILED"
     status = 412
-    message = "the manifest is not what the request expects it to be"
+    message = "what is there is not what the request expects"
 
 
 class ManifestInvalid(RegistryError):

@@ -274,24 +274,28 @@ class LocalRegistry:
         subject = document.subject.digest if document.subject else None
         untold = None if told == manifest.media_type else manifest.media_type
         began = self._now()
-        # What this push relies on, and what it writes, is not deleted before its tags stand.
-        # One that depends on what stands there holds it alone: of two that expect the same, one finds the other's.
-        with self._driver.guard(layout.repository(name), condition is not None):
-            # Here, and not before: who marks a repository as a mirror's holds it alone, and finds what this push wrote.
-            self.tree.refuse_mirrored(name)
-            self._renew_parts(name, manifest.digest, document)
-            self._require(name, condition)
-            self._driver.put_content(layout.blob_data(manifest.digest), manifest.content, above=True)
-            if subject is not None:
-                self.tree.write_link(layout.referrer_link(name, subject, manifest.digest), manifest.digest)
-            self.tree.put_revision(name, manifest.digest, untold)
-            if self._is_slow(began):
-                # Before the tags: a push that is refused now has moved none.
+        try:
+            # What this push relies on, and what it writes, is not deleted before its tags stand.
+            # One that depends on what stands there holds it alone: of two that expect the same, one finds the other's.
+            with self._driver.guard(layout.repository(name), condition is not None):
+                # Here, and not before: who marks a repository as a mirror's holds it alone, and finds what this writes.
+                self.tree.refuse_mirrored(name)
                 self._renew_parts(name, manifest.digest, document)
-            for tag in tags:
-                self.tree.put_tag(name, tag, manifest.digest)
-            if self._is_slow(began):
-                self._renew_all(name, manifest.digest, document, tags)
+                self._require(name, condition)
+                self._driver.put_content(layout.blob_data(manifest.digest), manifest.content, above=True)
+                if subject is not None:
+                    self.tree.write_link(layout.referrer_link(name, subject, manifest.digest), manifest.digest)
+                self.tree.put_revision(name, manifest.digest, untold)
+                if self._is_slow(began):
+                    # Before the tags: a push that is refused now has moved none.
+                    self._renew_parts(name, manifest.digest, document)
+                for tag in tags:
+                    self.tree.put_tag(name, tag, manifest.digest)
+                if self._is_slow(began):
+                    self._renew_all(name, manifest.digest, document, tags)
+        except (ManifestBlobUnknown, PreconditionFailed):
+            self._leave(name)
+            raise
         return subject
 
     def _is_slow(self, began: float) -> bool:
@@ -313,7 +317,6 @@ class LocalRegistry:
         parts = Parts(self.tree, self.promises, self._rules, lambda child: self._load(name, child), name)
         missing = parts.renew(digest, document)
         if missing:
-            self._leave(name)
             raise ManifestBlobUnknown([str(part) for part in missing])
 
     def _require(self, name: RepositoryName, condition: Condition | None) -> None:
@@ -330,12 +333,13 @@ class LocalRegistry:
         except (NameUnknown, ManifestUnknown):
             named = None
         if not condition.holds(named):
-            self._leave(name)
             raise PreconditionFailed(detail={"reference": str(condition.reference)})
 
     def _leave(self, name: RepositoryName) -> None:
-        """Give up a repository that may be none but for the folder that a push holds."""
-        self._driver.prune(layout.repository(name), layout.REPOSITORIES)
+        """Give up a repository that is none but for the folder that a push has held."""
+        if not self.tree.has_repository(name):
+            with self._driver.guard(layout.repository(name), True):
+                self._driver.prune(layout.repository(name), layout.REPOSITORIES)
 
     def _delete_blob(self, name: RepositoryName, digest: Digest) -> None:
         if not self.tree.exists(layout.layer_link(name, digest)):

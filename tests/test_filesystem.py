@@ -255,6 +255,21 @@ class FileTests(SynchronousTestCase):
             self.driver.put_content("/f/a/link", b"1", above=True)
         assert files(self.root) == {"/f/a/link": b"1"}
 
+    def test_what_is_put_above_a_folder_that_leads_nowhere(self) -> None:
+        self.driver.make_folder("/f")
+        os.symlink("nowhere", f"{self.root}/f/a")
+        with pytest.raises(NotADirectoryError):
+            self.driver.put_content("/f/a/link", b"1", above=True)
+        assert os.listdir(f"{self.root}/f") == ["a"]
+
+    def test_what_is_being_put_above_is_written_again_if_it_is_lost(self) -> None:
+        self.driver.make_folder("/f")
+        with before(
+            is_call(os.rename), lambda: [os.unlink(f"{self.root}/f/{one}") for one in os.listdir(f"{self.root}/f")]
+        ):
+            self.driver.put_content("/f/a/link", b"1", above=True)
+        assert files(self.root) == {"/f/a/link": b"1"}
+
     def test_what_is_put_above_a_folder_on_another_file_system(self) -> None:
         def fail() -> None:
             raise OSError(errno.EXDEV, os.strerror(errno.EXDEV))

@@ -205,7 +205,9 @@ def test_is_known(text: str | list[str]) -> None:
     assert is_known(request_of(if_none_match=text), ETAG)
 
 
-@pytest.mark.parametrize("text", ["", '"other"', '"sha256:abcd"', '"sha256:ab"', "sha256", "**"])
+@pytest.mark.parametrize(
+    "text", ["", '"other"', '"sha256:abcd"', '"sha256:ab"', "sha256", "**", '"x,*,y"', '"x, sha256:abc"']
+)
 def test_is_not_known(text: str) -> None:
     assert not is_known(request_of(if_none_match=text), ETAG)
     assert not is_known(request_of(), ETAG)
@@ -219,7 +221,7 @@ def test_a_change_of_what_the_client_knows(listed: list[str]) -> None:
     assert not may_change(request, None)
 
 
-@pytest.mark.parametrize("listed", ["", '"other"', f"W/{ETAG}", '"*"'])
+@pytest.mark.parametrize("listed", ["", '"other"', f"W/{ETAG}", '"*"', '"x,*,y"', '"x,sha256:abc,y"', '"x", *'])
 def test_a_change_of_what_has_changed(listed: str) -> None:
     assert not may_change(request_of(if_match=listed), ETAG)
 

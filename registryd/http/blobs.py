@@ -9,9 +9,9 @@ from uuid import uuid4
 from twisted.internet.defer import Deferred
 from twisted.python.failure import Failure
 
-from registryd.errors import BlobUnknown, RangeInvalid
+from registryd.errors import BlobUnknown, PreconditionFailed, RangeInvalid
 from registryd.http.answers import Answer, body, empty, set_header
-from registryd.http.headers import Span, asks_for_part, is_known, ranges
+from registryd.http.headers import Span, asks_for_part, is_known, may_change, ranges
 from registryd.http.streaming import StreamingRequest
 from registryd.interfaces import IBlobReader, IRegistry, PeerGone
 from registryd.model import OCTET_STREAM, Descriptor
@@ -49,8 +49,12 @@ async def _get_if_needed(
 
 
 def delete(registry: IRegistry, request: StreamingRequest, name: RepositoryName, digest: str) -> Deferred[Answer]:
-    """end-10: take a blob out of a repository."""
-    return registry.delete_blob(name, Digest.parse(digest)).addCallback(lambda _: empty(request, 202))
+    """end-10: take a blob out of a repository; only the one that the client means, where it says so."""
+    parsed = Digest.parse(digest)
+    if not may_change(request, _etag(parsed)):
+        # What is at a digest never changes: it is another that the client means.
+        raise PreconditionFailed(detail={"digest": digest})
+    return registry.delete_blob(name, parsed).addCallback(lambda _: empty(request, 202))
 
 
 def _describe(request: StreamingRequest, digest: Digest) -> str:

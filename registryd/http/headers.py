@@ -15,6 +15,7 @@ MAX_RANGES = 1024
 
 _RANGE = re.compile(r"[ \t]*([0-9]*)-([0-9]*)[ \t]*", re.ASCII)
 _CONTENT_RANGE = re.compile(r"(?:bytes[ =])?([0-9]{1,18})-([0-9]{1,18})(?:/(?:[0-9]+|\*))?", re.ASCII)
+_ENTITY_TAG = re.compile(r'(?:W/)?"[^"]*"|[^,\s]+')
 _NUMBER = re.compile(r"[0-9]+", re.ASCII)
 _LARGEST = 10**18
 
@@ -137,8 +138,8 @@ def _span(text: str, size: int) -> Span | None:
 
 def is_known(request: Request, etag: str) -> bool:
     """Whether the client says by If-None-Match that it has the content; Docker's sends digests without quotes."""
-    known = _listed(request, b"if-none-match")
-    return "*" in known or any(part.removeprefix("W/").strip('"') == etag.strip('"') for part in known)
+    known = _entity_tags(request, b"if-none-match")
+    return known == ["*"] or any(part.removeprefix("W/").strip('"') == etag.strip('"') for part in known)
 
 
 def is_conditional(request: Request) -> bool:
@@ -153,9 +154,15 @@ def may_change(request: Request, etag: str | None) -> bool:
     """
     if etag is None:
         return not request.requestHeaders.hasHeader(b"if-match")
-    wanted = _listed(request, b"if-match")
-    is_wanted = not wanted or "*" in wanted or any(part.strip('"') == etag.strip('"') for part in wanted)
-    return is_wanted and not is_known(request, etag)
+    wanted = _entity_tags(request, b"if-match")
+    is_wanted = wanted == ["*"] or any(part.strip('"') == etag.strip('"') for part in wanted)
+    return (is_wanted or not request.requestHeaders.hasHeader(b"if-match")) and not is_known(request, etag)
+
+
+def _entity_tags(request: Request, name: bytes) -> Sequence[str]:
+    """The entity tags of a header, in all its lines; in quotes they may hold commas."""
+    values = request.requestHeaders.getRawHeaders(name)
+    return _ENTITY_TAG.findall(", ".join(value.decode("latin-1") for value in values)) if values else []
 
 
 def _listed(request: Request, name: bytes) -> Sequence[str]:

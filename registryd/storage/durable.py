@@ -92,7 +92,9 @@ def replace(place: str, content: bytes, beside: str) -> None:
 
     It is written under a temporary name beside the file, or what else is on the same file system: its folder.
     """
-    temporary = f"{beside}.{uuid4()}.tmp"
+    above, name = os.path.split(beside)
+    # As long a name as any file system allows for.
+    temporary = os.path.join(above, f"{name[:64]}.{uuid4()}.tmp")
     descriptor = os.open(temporary, _NEW, 0o666)
     try:
         try:
@@ -100,7 +102,7 @@ def replace(place: str, content: bytes, beside: str) -> None:
             os.fsync(descriptor)
         finally:
             os.close(descriptor)
-        within(os.path.dirname(place), lambda: os.rename(temporary, place))
+        _rename_within(temporary, place)
     except BaseException as error:
         with suppress(OSError):
             os.unlink(temporary)
@@ -108,6 +110,22 @@ def replace(place: str, content: bytes, beside: str) -> None:
             raise
         # A symbolic link has led the folder elsewhere.
         replace(place, content, place)
+
+
+def _rename_within(temporary: str, place: str) -> None:
+    """Let a temporary file stand at a place, in a folder that is made where it is missing.
+
+    Errors:
+        FileNotFoundError: the temporary file is gone: it is to be written again.
+        OSError: it cannot stand there.
+    """
+    try:
+        within(os.path.dirname(place), lambda: os.rename(temporary, place))
+    except FileNotFoundError:
+        if not os.path.lexists(temporary):
+            raise
+        # Such as a symbolic link that leads nowhere.
+        raise NotADirectoryError(errno.ENOTDIR, os.strerror(errno.ENOTDIR), os.path.dirname(place)) from None
 
 
 def write_all(descriptor: int, buffers: Sequence[bytes | bytearray | memoryview]) -> int:

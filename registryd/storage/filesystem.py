@@ -203,7 +203,10 @@ class FilesystemDriver:
         place = first
         while place.startswith(above):
             try:
-                os.rmdir(place)
+                if place == first:
+                    os.rmdir(place)
+                elif not _remove_unheld(place):
+                    return True
             except OSError as error:
                 if error.errno in NOT_EMPTY:
                     return place != first
@@ -344,6 +347,19 @@ def _hold_folder(place: str, how: int) -> int:
             os.close(descriptor)
             raise
         # It was removed before it was locked: another stands there, or will.
+        os.close(descriptor)
+
+
+def _remove_unheld(place: str) -> bool:
+    """Remove an empty folder, unless somebody holds it: whoever holds another in its place would not exclude them."""
+    descriptor = os.open(place, FOLDER)
+    try:
+        fcntl.flock(descriptor, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        os.rmdir(place)
+        return True
+    except BlockingIOError:
+        return False
+    finally:
         os.close(descriptor)
 
 

@@ -209,7 +209,8 @@ class IStorageDriver(Interface):
         """
 
     def prune(path: str, stop: str) -> bool:
-        """Remove the folder at a path if it is empty, then its parents below ``stop`` while they are empty.
+        """Remove the folder at a path if it is empty, then its parents below ``stop`` while they are empty and nobody
+        holds them. Whoever calls this for a folder that is held by ``guard`` holds it alone.
 
         Folders that are gone already are no error, nor are those that hold something; false where the first does.
         """

@@ -15,7 +15,7 @@
                 tags/<tag>/checked                                  *   what the upstream told of the tag, and when
             _uploads/<id>/data, startedat                               an upload session
             _uploads/<alg>-<hex>/data, size                         *   a blob on its way from an upstream
-            _mirror                                                 *   the upstream that the repository mirrors
+            _mirror/upstream                                        *   the upstream that the repository mirrors
             _upstream/tags, referrers/<alg>/<hex>                   *   lists that the upstream told, and when
         _trash/<run>/, verify                                       *   what a run of the collector has set aside;
                                                                         how far a verification is
@@ -129,7 +129,9 @@ def tag_checked(name: RepositoryName, tag: Tag) -> str:
 
 
 def mirror(name: RepositoryName) -> str:
-    return f"{REPOSITORIES}/{name}/_mirror"
+    # Not in the repository's folder itself: where content there has a name that begins with "_", Distribution lists no
+    # further, and its collector takes the images of the repositories below for garbage.
+    return f"{REPOSITORIES}/{name}/_mirror/upstream"
 
 
 def upstream(name: RepositoryName) -> str:

@@ -280,7 +280,7 @@ def push(daemon: Daemon, name: str, tag: str) -> None:
 
 
 def mark_in(daemon: Daemon, name: str) -> str:
-    return (daemon.tree / "repositories" / name / "_mirror").read_text()
+    return (daemon.tree / "repositories" / name / "_mirror/upstream").read_text()
 
 
 def test_a_url_that_is_put_before_another_fills_what_that_filled(upstream: Daemon) -> None:

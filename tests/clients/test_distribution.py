@@ -8,6 +8,13 @@ from pathlib import Path
 
 import pytest
 
+from registryd.cache.mirrored import Mirrored
+from registryd.reference import Digest, RepositoryName
+from registryd.storage.filesystem import FilesystemDriver
+from registryd.storage.tree import Tree
+from tests import values
+from tests.values import LATEST, local_registry, put_blob
+
 from .containers import Containers
 from .distribution import Distribution
 from .engine import Engine
@@ -130,3 +137,18 @@ def test_manifest_of_an_artifact_is_the_clients_own(ours: V2, theirs: V2, reposi
     content = json.dumps(document, indent=1).encode()
     ours.push_manifest(repository, "1", content, OCI.manifest)
     assert theirs.manifest(repository, "1").expect(200).body == content
+
+
+def test_distribution_sees_what_lies_below_a_mirrored_repository(tmp_path: Path) -> None:
+    driver = FilesystemDriver(str(tmp_path / "store"))
+    registry, mirrored, below = local_registry(driver), RepositoryName("org"), RepositoryName("org/app")
+    Mirrored(Tree(driver), "docker.io").mark(mirrored)
+    put_blob(registry, b"config", below)
+    pushed = values.image(b"config")
+    registry.put_manifest(below, pushed, [LATEST])
+    with Distribution(tmp_path / "store", tmp_path / "distribution") as distribution:
+        distribution.collect()
+        peer = distribution.connect()
+        assert peer.catalog() == [below]
+        assert peer.manifest(below, pushed.digest).expect(200).body == pushed.content
+        assert peer.blob(below, str(Digest.of(b"config"))).expect(200).body == b"config"

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import errno
 import os
+import threading
 import time
 from collections.abc import Callable
 from concurrent.futures import ThreadPoolExecutor
@@ -360,6 +361,22 @@ class DriverContract(_Case):
         self.assertTrue(self.driver.prune("/f/g/h/i", "/"))
         self.assertEqual(self.names("/"), [])
         self.assertTrue(self.driver.prune("/f/g/h/i", "/"))
+
+    def test_prune_leaves_what_somebody_holds(self) -> None:
+        with self.driver.guard("/r/a", True):
+            self.driver.make_folder("/r/a/b")
+            self.driver.prune("/r/a/b", "/r")
+            held = threading.Event()
+
+            def hold() -> None:
+                with self.driver.guard("/r/a", True):
+                    held.set()
+
+            other = threading.Thread(target=hold, daemon=True)
+            other.start()
+            self.assertFalse(held.wait(0.1))
+        other.join(10)
+        self.assertTrue(held.is_set())
 
     def test_prune_leaves_what_is_not_below_stop(self) -> None:
         self.driver.make_folder("/f/g")

@@ -715,6 +715,13 @@ class WriterContract(_Contract):
             await self.registry.put_manifest(NOWHERE, empty, [V1], Condition(V1, lambda named: named is not None))
         self.assertEqual(await self.registry.repositories(None, ""), Page((), False))
 
+    async def test_put_manifest_that_is_refused_leaves_no_repository(self) -> None:
+        with self.assertRaises(ManifestBlobUnknown):
+            await self.registry.put_manifest(NOWHERE, IMAGE, [V1])
+        with self.assertRaises(NameUnknown):
+            await self.registry.tags(NOWHERE, None, "")
+        self.assertEqual(await self.registry.repositories(None, ""), Page((), False))
+
     async def test_put_manifest_that_is_refused_asks_no_condition(self) -> None:
         with self.assertRaises(ManifestBlobUnknown):
             await self.registry.put_manifest(NAME, IMAGE, [V1], Condition(V1, lambda named: False))

@@ -13,12 +13,13 @@ import pytest
 from registryd.cache.mirrored import Mirrored
 from registryd.config import Validation
 from registryd.model import DOCKER_SCHEMA1_SIGNED, OCI_INDEX, Manifest
-from registryd.reference import Digest, Tag
+from registryd.reference import Digest, RepositoryName, Tag
 from registryd.storage import layout
 from registryd.storage.interfaces import IContentWriter
 from registryd.storage.memory import MemoryDriver
 from registryd.storage.tree import Tree
 from registryd_gc.console import summary
+from registryd_gc.position import PLACE
 from registryd_gc.trash import LOCK
 from tests.values import NAME, local_registry, put_blob
 
@@ -514,6 +515,7 @@ def written(store: Store) -> list[str]:
     store.put(layout.upload_data(OTHER, "x"), b"", NEW)
     return [
         layout.blob_data(kept.digest),
+        layout.blob_data(Digest.of(b"layer of app")),
         layout.revision_link(APP, kept.digest),
         layout.tag_link(APP, Tag("1")),
         layout.tag_history_link(APP, Tag("1"), kept.digest),
@@ -538,7 +540,8 @@ def leave(store: Store, places: Collection[str]) -> Callable[[], bool]:
 def test_temporary_files_go(store: Store) -> None:
     """Those that registryd leaves: beside the folders of what was written into one."""
     content = written(store)
-    places = {path.rpartition("/")[0] for path in content} | {layout.mirror(OTHER)}
+    places = {path.rpartition("/")[0] for path in content}
+    places |= {layout.mirror(RepositoryName("never/marked")), LOCK, PLACE, f"{layout.ROOT}/_writable"}
     new_alone_are_left = leave(store, places)
     dry, real = (store.collect(dry_run=dry_run).temporary for dry_run in (True, False))
     assert (real.removed, real.removed_bytes) == (len(places), 3 * len(places))
@@ -576,7 +579,11 @@ def test_a_plain_run_finds_all_that_a_registry_leaves() -> None:
 
 def test_temporary_files_in_folders_of_what_stays_go_offline(store: Store) -> None:
     leave(store, written(store))
-    store.collect(0.0, offline=True)
+    before = {path for path in store.files() if path.startswith(layout.REPOSITORIES)}
+    store.collect(globs=["nothing/**"])
+    assert {path for path in store.files() if path.startswith(layout.REPOSITORIES)} == before
+    dry, real = (store.collect(0.0, offline=True, dry_run=dry_run).temporary for dry_run in (True, False))
+    assert dry == real
     assert [path for path in store.files() if path.endswith(".tmp")] == []
 
 
@@ -612,7 +619,7 @@ def test_a_dry_run_changes_nothing_and_tells_the_same(store: Store) -> None:
     store.image("kept", OTHER, tags=["1"])
     store.layer(b"loose", OTHER)
     store.upload("old")
-    store.put(f"{layout.repository(OTHER)}/_mirror.01234567-89ab-cdef-0123-456789abcdef.tmp", b"1")
+    store.put(f"{layout.mirror(OTHER)}.01234567-89ab-cdef-0123-456789abcdef.tmp", b"1")
     before = store.files()
     dry = store.collect(dry_run=True, untagged_go=True).document()
     told = store.heard.lines

@@ -51,6 +51,14 @@ def test_manifest(client: Client, repo: Repository, algorithm: str) -> None:
     repo.get("two").is_(404)
 
 
+def test_a_blob_that_is_not_the_one_that_the_client_means(client: Client, repo: Repository) -> None:
+    digest = repo.blob(random_bytes(100))
+    path = repo.path(f"blobs/{digest}")
+    client.request("DELETE", path, {"If-Match": f'"{absent()}"'}).refuses(412, "PRECONDITION_FAILED")
+    client.get(path).is_(200)
+    client.request("DELETE", path, {"If-Match": f'"{digest}"'}).is_(202)
+
+
 def test_a_tag_that_moved_on_outlives_its_former_manifest(client: Client, repo: Repository) -> None:
     former, current = repo.image("latest"), repo.image("latest")
     client.delete(repo.path(f"manifests/{former.digest}")).is_(202)

@@ -68,7 +68,7 @@ def test_mirrored(client: Client, alpine: Pushed, path: str, ns: str) -> None:
 def test_where_it_lies(daemon: Daemon, client: Client, alpine: Pushed) -> None:
     client.get("/v2/alpine/manifests/latest").is_(200)
     assert [path.name for path in (daemon.tree / "repositories").iterdir() if path.name != "t"] == ["docker.io"]
-    assert (daemon.tree / "repositories/docker.io/library/alpine/_mirror").exists()
+    assert (daemon.tree / "repositories/docker.io/library/alpine/_mirror/upstream").exists()
 
 
 def test_private(repo: Repository, upstream: Daemon) -> None:
