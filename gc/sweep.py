@@ -159,10 +159,11 @@ class RepositorySweep:
             if leaf.size is None and "mediatype" in leaf.others:
                 self.removal.remove_if_old(f"{revisions}/{leaf.name}/mediatype")
                 self.removal.prune(f"{revisions}/{leaf.name}")
-        folder, told = layout.repository(self.marking.repository.name), layout.upstream(self.marking.repository.name)
-        mark = layout.mirror(self.marking.repository.name).rpartition("/")[0]
-        for below in (folder, mark, told, *(f"{told}/referrers/{algorithm}" for algorithm in LENGTHS)):
-            self.removal.tidy(below)
+        name = self.marking.repository.name
+        mark, told = layout.mirror_folder(name), layout.upstream(name)
+        lists = (told, *(f"{told}/referrers/{algorithm}" for algorithm in LENGTHS))
+        for folder in (layout.repository(name), mark, *lists):
+            self.removal.tidy(folder)
         self.removal.prune(mark)
 
     def _remove(self, left: int) -> bool:
@@ -196,8 +197,8 @@ class RepositorySweep:
         if self.marking.repository.upstream is not None and self._holds_nothing():
             self._remove_old_below(layout.upstream(name))
             if not any(entry.name == "_upstream" for entry in driver.entries(layout.repository(name))):
-                self._remove_old_below(layout.mirror(name).rpartition("/")[0])
-        self.removal.prune(layout.mirror(name).rpartition("/")[0])
+                self._remove_old_below(layout.mirror_folder(name))
+        self.removal.prune(layout.mirror_folder(name))
 
     def _holds_nothing(self) -> bool:
         entries = self.removal.driver.entries(layout.repository(self.marking.repository.name))

@@ -106,4 +106,4 @@ class Adoption:
                 self.tree.driver.delete(part(name))
             except FileNotFoundError:
                 pass
-        self.tree.driver.prune(layout.mirror(name).rpartition("/")[0], layout.REPOSITORIES)
+        self.tree.driver.prune(layout.mirror_folder(name), layout.REPOSITORIES)

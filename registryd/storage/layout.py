@@ -128,10 +128,14 @@ def tag_checked(name: RepositoryName, tag: Tag) -> str:
     return f"{REPOSITORIES}/{name}/_manifests/tags/{tag}/checked"
 
 
+def mirror_folder(name: RepositoryName) -> str:
+    return f"{REPOSITORIES}/{name}/_mirror"
+
+
 def mirror(name: RepositoryName) -> str:
     # Not in the repository's folder itself: where content there has a name that begins with "_", Distribution lists no
     # further, and its collector takes the images of the repositories below for garbage.
-    return f"{REPOSITORIES}/{name}/_mirror/upstream"
+    return f"{mirror_folder(name)}/upstream"
 
 
 def upstream(name: RepositoryName) -> str:
