@@ -17,7 +17,7 @@ from typing import Any
 import yaml
 from twisted.internet import reactor as installed
 from twisted.internet.defer import Deferred
-from twisted.internet.task import Clock, deferLater
+from twisted.internet.task import Clock
 from twisted.internet.threads import deferToThread
 from twisted.logger import capturedLogs
 from twisted.trial.unittest import TestCase
@@ -211,17 +211,21 @@ class DrainTests(ServiceCase):
         self.addCleanup(connected.close)
         return connected
 
+    async def begin(self, connected: socket.socket) -> None:
+        """Have a request under way that lacks its body, ``abc``."""
+        digest = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
+        target = f"/v2/a/blobs/uploads/?digest={digest}"
+        head = f"POST {target} HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n"
+        connected.sendall(head.encode())
+        self.assertIn(b"100 Continue", await deferToThread(connected.recv, 65536))
+
     async def test_what_is_under_way_is_finished(self) -> None:
         service = self.service(http={"addr": "127.0.0.1:0", "draintimeout": "15s"})
         address = self.start(service)
         idle, busy = self.connect(address), self.connect(address)
         idle.sendall(PING.replace(b"Connection: close\r\n", b""))
         await deferToThread(idle.recv, 65536)
-        digest = "sha256:ba7816bf8f01cfea414140de5dae2223b00361a396177a9cb410ff61f20015ad"
-        target = f"/v2/a/blobs/uploads/?digest={digest}"
-        head = f"POST {target} HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\nExpect: 100-continue\r\n\r\n"
-        busy.sendall(head.encode())
-        self.assertIn(b"100 Continue", await deferToThread(busy.recv, 65536))
+        await self.begin(busy)
         stopped: Deferred[None] = Deferred.fromCoroutine(self.stop(service))
         self.addCleanup(lambda: stopped)
         self.assertEqual(await deferToThread(idle.recv, 1), b"")
@@ -235,13 +239,12 @@ class DrainTests(ServiceCase):
     async def test_what_takes_longer_is_broken_off(self) -> None:
         service = self.service(http={"addr": "127.0.0.1:0", "draintimeout": "200ms"})
         busy = self.connect(self.start(service))
-        busy.sendall(b"POST /v2/a/blobs/uploads/ HTTP/1.1\r\nHost: h\r\nContent-Length: 3\r\n\r\n")
-        await deferLater(reactor, 0.05)
+        await self.begin(busy)
         started = reactor.seconds()
         await self.stop(service)
         self.assertLess(reactor.seconds() - started, 5)
         with self.assertRaises(ConnectionResetError):
-            while busy.recv(65536):
+            while await deferToThread(busy.recv, 65536):
                 pass
             raise ConnectionResetError
 
