@@ -11,6 +11,7 @@ from registryd.model import Document, is_media_type, read_stored
 from registryd.reference import Digest, RepositoryName, Tag
 from registryd.storage import layout
 from registryd.storage.interfaces import IStorageDriver, Leaf
+from registryd.storage.tree import Tree
 from registryd_gc.digests import LENGTHS, data_path, digest, from_name, link_size, packed, raw
 from registryd_gc.report import Damage
 
@@ -146,10 +147,7 @@ class Census:
 
     def upstream(self, name: RepositoryName) -> str | None:
         """Which upstream a repository mirrors; None where it is private."""
-        try:
-            return self.driver.get_content(layout.mirror(name)).decode("utf-8", "replace").strip()
-        except FileNotFoundError:
-            return None
+        return Tree(self.driver).mirrors(name)
 
     def _pushed_as(self, name: RepositoryName, known_by: Digest) -> str | None:
         try:

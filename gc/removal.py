@@ -33,7 +33,7 @@ class Removal:
         """Whether to look for what dead writers left within the folders of links and blobs that stay.
 
         Those of registryd leave nothing there (``put_content`` with ``above``), but on a disk that was too full to move
-        anything; other programs do. To list all folders is half of the work of a run.
+        anything; other programs do. To list all folders costs a run two fifths more CPU, and a read of the disk each.
         """
         return self.trash.alone
 

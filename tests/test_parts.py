@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections.abc import Callable
 
 from twisted.trial.unittest import SynchronousTestCase
 
@@ -185,12 +186,12 @@ class RenewalTests(PartsCase):
             self.driver.touched.clear()
             real = self.driver.put_content
 
-            def put_content(path: str, content: bytes, above: bool = False, real: object = real) -> None:
+            def put_content(path: str, content: bytes, above: bool = False, real: Callable[..., None] = real) -> None:
                 # As if the bytes took their time: what was renewed before is old by then.
                 if path == layout.blob_data(later.digest):
                     touches.append(f"{len(self.driver.touched)} before")
                     self.driver.touched.clear()
-                real(path, content, above)  # type: ignore[operator]
+                real(path, content, above)
 
             self.patch(self.driver, "put_content", put_content)
             self.push(later)

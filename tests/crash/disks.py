@@ -11,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from tests.clients.programs import program, run
+from tests.clients.programs import program, root_only, run
 
 _SHUTDOWN = 0x8004587D
 """FS_IOC_SHUTDOWN, ``_IOR('X', 125, __u32)``. Source: linux/fs.h."""
@@ -57,8 +57,7 @@ class Disk:
     @contextmanager
     def mounted(cls, place: Path, size: int) -> Iterator[Disk]:
         """A new one of so many bytes, in a folder that is there; skips the test where there can be none."""
-        if os.geteuid() != 0:
-            pytest.skip("only root may mount a file system")
+        root_only("a file system of its own")
         disk = cls(place / "image", place / "disk")
         disk.folder.mkdir()
         with disk._image.open("wb") as file:
@@ -66,6 +65,7 @@ class Disk:
         run([program("mkfs.ext4"), "-q", disk._image])
         failure = disk._mount(expect=None)
         if failure is not None:
+            # In a container, say: no package would help.
             pytest.skip(f"a file system in a file cannot be mounted here: {failure}")
         try:
             yield disk
