@@ -11,7 +11,7 @@ from registryd.model import Document, is_media_type, read_stored
 from registryd.reference import Digest, RepositoryName, Tag
 from registryd.storage import layout
 from registryd.storage.interfaces import IStorageDriver, Leaf
-from registryd.storage.tree import Tree
+from registryd.storage.mark import upstream_of
 from registryd_gc.digests import LENGTHS, data_path, digest, from_name, link_size, packed, raw
 from registryd_gc.report import Damage
 
@@ -147,7 +147,7 @@ class Census:
 
     def upstream(self, name: RepositoryName) -> str | None:
         """Which upstream a repository mirrors; None where it is private."""
-        return Tree(self.driver).mirrors(name)
+        return upstream_of(self.driver, name)
 
     def _pushed_as(self, name: RepositoryName, known_by: Digest) -> str | None:
         try:

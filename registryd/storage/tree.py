@@ -16,6 +16,7 @@ from registryd.errors import DigestInvalid, Unsupported
 from registryd.reference import ALGORITHMS, Digest, RepositoryName, Tag, is_name, is_tag
 from registryd.storage import layout
 from registryd.storage.interfaces import IStorageDriver, Stat
+from registryd.storage.mark import upstream_of
 
 _log = Logger()
 
@@ -102,11 +103,8 @@ class Tree:
         return self.exists(layout.manifests(name)) or self.exists(layout.layers(name))
 
     def mirrors(self, name: RepositoryName) -> str | None:
-        """The upstream whose mirror a repository is, by its mark; None where it has none."""
-        try:
-            return self.driver.get_content(layout.mirror(name)).decode("utf-8", "replace").strip()
-        except FileNotFoundError:
-            return None
+        """The upstream whose mirror a repository is; None where it is private."""
+        return upstream_of(self.driver, name)
 
     def refuse_mirrored(self, name: RepositoryName) -> None:
         """Refuse a push into a repository that mirrors an upstream: what it holds expires.
