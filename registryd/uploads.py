@@ -105,7 +105,7 @@ class Uploads:
     def claim(self, name: RepositoryName, digest: Digest) -> BlobWriter:
         """The session of a blob on its way from an upstream, with all that came before; blocks while that is hashed.
 
-        Nobody else, in any process, holds it meanwhile. What is written to it is stored as soon as it comes.
+        Nobody else, in any process, holds it meanwhile.
 
         Errors:
             BlockingIOError: somebody else holds it.
@@ -113,7 +113,7 @@ class Uploads:
         id = layout.fill_id(digest)
         content = self._tree.driver.writer(layout.upload_data(name, id), True)
         try:
-            return BlobWriter(self, name, id, content, _Hashed.of(content, digest.algorithm), 1)
+            return BlobWriter(self, name, id, content, _Hashed.of(content, digest.algorithm))
         except BaseException:
             content.close()
             raise
@@ -251,8 +251,8 @@ class Uploads:
 class BlobWriter:
     """One session while a request writes to it; a thread stores and hashes what comes, in batches.
 
-    Nothing is handed to the thread before ``batch`` bytes have come. ``on_stored`` is told the size of what is stored,
-    on the reactor's thread, whenever that has grown.
+    Nothing is handed to the thread before a batch has come, or ``flush`` is called. ``on_stored`` is told the size of
+    what is stored, on the reactor's thread, whenever that has grown; only what is left when a session ends is not told.
     """
 
     def __init__(
@@ -262,10 +262,8 @@ class BlobWriter:
         id: str,
         content: IContentWriter,
         hashed: _Hashed | None,
-        batch: int = BATCH,
     ) -> None:
         self._uploads = uploads
-        self._batch = batch
         self.on_stored: Callable[[int], None] = lambda size: None
         self.name = name
         self.id = id
@@ -276,6 +274,7 @@ class BlobWriter:
         self._paused = False
         self._pending: list[bytes | bytearray | memoryview] = []
         self._pending_size = 0
+        self._flushing = False
         self._storing: Deferred[None] | None = None
         self._idle: Deferred[None] | None = None
         self._failure: Failure | None = None
@@ -293,11 +292,17 @@ class BlobWriter:
         self._pending_size += len(data)
         self.size += len(data)
         if self._storing is None:
-            if self._pending_size >= self._batch:
+            if self._pending_size >= BATCH:
                 self._store_batch()
         elif self._pending_size >= BATCH and not self._paused and self._producer is not None:
             self._paused = True
             self._producer.pauseProducing()
+
+    def flush(self) -> None:
+        """Store what has come, though it is less than a batch."""
+        self._flushing = bool(self._pending)
+        if self._flushing and self._storing is None:
+            self._store_batch()
 
     def _gather(self, data: bytes | memoryview) -> None:
         # Small pieces become one: a view costs more than the few bytes that it shows, and so does each write and hash.
@@ -339,7 +344,7 @@ class BlobWriter:
         return self.content.size
 
     def _store_batch(self) -> None:
-        batch, self._pending, self._pending_size = self._pending, [], 0
+        batch, self._pending, self._pending_size, self._flushing = self._pending, [], 0, False
         self._storing = self._uploads._in_thread(self._append, batch)
         self._storing.addCallbacks(self._stored, self._failed)
 
@@ -354,11 +359,11 @@ class BlobWriter:
     def _stored(self, _: None) -> None:
         self._storing = None
         self.on_stored(self.content.size)
-        if self._idle is not None:
+        if self._pending_size >= BATCH or self._flushing:
+            self._store_batch()
+        elif self._idle is not None:
             self._idle.callback(None)
             return
-        if self._pending_size >= self._batch:
-            self._store_batch()
         if self._paused and self._producer is not None:
             self._paused = False
             self._producer.resumeProducing()

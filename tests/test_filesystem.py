@@ -30,11 +30,13 @@ import pytest
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from registryd.storage import durable
-from registryd.storage.files import FileWriter
+from registryd.storage.allocation import lay_out
+from registryd.storage.files import AHEAD, LEAST_AHEAD, FileWriter
 from registryd.storage.filesystem import LOCK_NAME, FilesystemDriver
-from registryd.storage.interfaces import IStorageDriver
+from registryd.storage.interfaces import IContentWriter, IStorageDriver
 
 DRIVER = (FilesystemDriver.__module__, FileWriter.__module__, durable.__name__)
+MIB = 1024 * 1024
 Call = Callable[..., object]
 Contents = dict[str, bytes]
 
@@ -45,10 +47,11 @@ def new_folder(case: SynchronousTestCase) -> str:
     return folder
 
 
-def new_small_folder(case: SynchronousTestCase) -> str:
-    """A folder that is a file system of its own, with room for 1 MiB."""
+def new_small_folder(case: SynchronousTestCase, mebibytes: int = 1) -> str:
+    """A folder that is a file system of its own, with so much room."""
     folder = new_folder(case)
-    mount = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "none", folder], capture_output=True, text=True)
+    command = ["mount", "-t", "tmpfs", "-o", f"size={mebibytes}m", "none", folder]
+    mount = subprocess.run(command, capture_output=True, text=True)
     if mount.returncode != 0:
         raise SkipTest(f"a file system of its own needs root's right to mount: {mount.stderr.strip()}")
     case.addCleanup(subprocess.run, ["umount", "--lazy", folder], check=True)
@@ -317,6 +320,76 @@ class FileTests(SynchronousTestCase):
         held.close()
         self.driver.close()
         assert os.listdir("/proc/self/fd") == open_before
+
+
+class ExpectTests(SynchronousTestCase):
+    """Content whose size is known is laid out before it comes."""
+
+    def setUp(self) -> None:
+        self.folder = new_small_folder(self, 256)
+        self.place = f"{self.folder}/a"
+        self.driver = FilesystemDriver(self.folder)
+
+    def open(self, expected: int) -> IContentWriter:
+        writer = self.driver.writer("/a", True)
+        self.addCleanup(writer.close)
+        writer.expect(expected)
+        return writer
+
+    def laid_out(self) -> int:
+        """Bytes that the file takes of the disk."""
+        return os.stat(self.place).st_blocks * 512
+
+    def test_a_part_at_a_time(self) -> None:
+        writer = self.open(AHEAD + 2 * LEAST_AHEAD)
+        self.assertEqual(self.laid_out(), 0)
+        seen = []
+        while writer.size < AHEAD + 2 * LEAST_AHEAD:
+            writer.write([b"1" * LEAST_AHEAD])
+            seen.append((writer.size, os.stat(self.place).st_size, self.laid_out()))
+        steps = [(number * LEAST_AHEAD, AHEAD) for number in range(1, AHEAD // LEAST_AHEAD + 1)]
+        steps += [(AHEAD + number * LEAST_AHEAD, AHEAD + 2 * LEAST_AHEAD) for number in (1, 2)]
+        self.assertEqual(seen, [(size, size, laid_out) for size, laid_out in steps])
+
+    def test_is_given_back_where_less_came(self) -> None:
+        writer = self.open(2 * LEAST_AHEAD)
+        writer.write([b"1" * MIB])
+        self.assertEqual(self.laid_out(), 2 * LEAST_AHEAD)
+        writer.close()
+        self.assertEqual((self.laid_out(), self.driver.get_content("/a")), (MIB, b"1" * MIB))
+        again = self.open(2 * LEAST_AHEAD)
+        again.write([b"2"])
+        self.assertEqual((self.laid_out(), again.size), (2 * LEAST_AHEAD, MIB + 1))
+
+    def test_where_it_is_not_worth_it(self) -> None:
+        writer = self.open(LEAST_AHEAD + MIB)
+        writer.write([b"1" * MIB])
+        self.assertEqual(self.laid_out(), LEAST_AHEAD + MIB)
+        writer.truncate(0)
+        writer.expect(LEAST_AHEAD - 1)
+        writer.write([b"1" * MIB])
+        self.assertEqual(self.laid_out(), MIB)
+
+    def test_where_there_is_little_room(self) -> None:
+        others = self.driver.writer("/others", True)
+        others.write([b"1" * (256 * MIB - 2 * AHEAD)])
+        writer = self.open(1 << 40)
+        writer.write([b"1" * MIB])
+        self.assertEqual(self.laid_out(), AHEAD)
+        others.write([b"1" * MIB])
+        while writer.size < 2 * AHEAD - 2 * MIB:
+            writer.write([b"1" * MIB])
+        self.assertEqual(self.laid_out(), writer.size)
+        others.close()
+
+    def test_where_the_system_refuses(self) -> None:
+        self.driver.put_content("/a", b"12")
+        reader = self.driver.reader("/a")
+        self.addCleanup(reader.close)
+        descriptor = reader.fileno()
+        assert descriptor is not None
+        self.assertFalse(lay_out(descriptor, 2, 2 * LEAST_AHEAD))
+        self.assertEqual(self.driver.get_content("/a"), b"12")
 
 
 class FailureTests(SynchronousTestCase):

@@ -42,7 +42,7 @@ class Fault:
 @implementer(IContentWriter)
 @attrs.define(eq=False)
 class FaultyWriter:
-    """A content writer whose sync can fail, whose reads are counted and can end early."""
+    """A content writer whose sync can fail, whose writes are counted, and reads too, which can end early."""
 
     inner: IContentWriter
     driver: FaultyDriver
@@ -52,7 +52,12 @@ class FaultyWriter:
         return self.inner.size
 
     def write(self, buffers: Sequence[bytes | bytearray | memoryview]) -> None:
+        self.driver.writes += 1
         self.inner.write(buffers)
+
+    def expect(self, size: int) -> None:
+        self.driver.expected.append(size)
+        self.inner.expect(size)
 
     def truncate(self, size: int) -> None:
         self.inner.truncate(size)
@@ -83,7 +88,8 @@ class FaultyDriver(MemoryDriver):
     def __init__(self) -> None:
         super().__init__()
         self.sync, self.data, self.deletion = Fault(), Fault(), Fault()
-        self.reads = 0
+        self.reads = self.writes = 0
+        self.expected: list[int] = []
         self.ends = 1 << 40
 
     def writer(self, path: str, create: bool) -> IContentWriter:

@@ -24,7 +24,7 @@ from registryd.storage.filesystem import FilesystemDriver
 from registryd.storage.interfaces import IStorageDriver
 from registryd.storage.memory import MemoryDriver
 from registryd.storage.tree import Tree
-from registryd.uploads import BATCH, Uploads
+from registryd.uploads import BATCH, BlobWriter, Uploads
 from tests.values import NAME, OTHER, at_once
 
 PIECE = 64 * 1024
@@ -123,7 +123,7 @@ class SlowStorageTests(UploadsCase):
         self.uploads = Uploads(self.tree, self.threads, self.now)
         started = self.uploads.start(NAME, "sha256")
         self.threads.run()
-        self.writer = self.successResultOf(started)
+        self.writer: IBlobWriter = self.successResultOf(started)
 
     def size(self) -> int:
         """Bytes that are stored."""
@@ -209,6 +209,50 @@ class SlowStorageTests(UploadsCase):
         self.threads.run_all()
         self.successResultOf(reverted)
         self.assertEqual(self.size(), 10)
+
+    def claimed(self) -> BlobWriter:
+        """A session of a blob on its way, with a batch of it under way to the storage."""
+        writer = self.writer = self.uploads.claim(NAME, Digest.of(CONTENT))
+        writer.write(b"a" * BATCH)
+        self.assertEqual(len(self.threads.waiting), 1)
+        return writer
+
+    def test_flush_stores_less_than_a_batch(self) -> None:
+        writer = self.claimed()
+        self.threads.run()
+        writer.write(b"b")
+        self.assertEqual(self.threads.waiting, [])
+        writer.flush()
+        self.threads.run()
+        self.assertEqual(self.size(), BATCH + 1)
+        writer.flush()
+        self.assertEqual(self.threads.waiting, [])
+
+    def test_flush_while_something_is_under_way(self) -> None:
+        writer = self.claimed()
+        writer.write(b"b")
+        writer.flush()
+        writer.write(b"c")
+        self.assertEqual(len(self.threads.waiting), 1)
+        self.threads.run()
+        self.threads.run()
+        self.assertEqual((self.size(), self.threads.waiting), (BATCH + 2, []))
+        writer.write(b"d")
+        self.assertEqual(self.threads.waiting, [])
+
+    def test_what_is_flushed_is_told_before_the_end_begins(self) -> None:
+        writer = self.claimed()
+        told: list[int] = []
+        writer.on_stored = told.append
+        writer.write(b"b")
+        writer.flush()
+        committed = writer.commit(Digest.of(b"a" * BATCH + b"b"))
+        self.threads.run()
+        self.threads.run()
+        self.assertEqual(told, [BATCH, BATCH + 1])
+        self.assertNoResult(committed)
+        self.threads.run()
+        self.assertEqual(self.successResultOf(committed).size, BATCH + 1)
 
     def test_no_other_writes_until_it_is_released(self) -> None:
         self.writer.write(b"a" * BATCH)

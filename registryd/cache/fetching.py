@@ -6,7 +6,7 @@ from collections.abc import Callable
 
 import attrs
 from twisted.internet.defer import CancelledError, Deferred
-from twisted.internet.interfaces import IProducer, IPushProducer, IReactorTime
+from twisted.internet.interfaces import IDelayedCall, IProducer, IPushProducer, IReactorTime
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from zope.interface import implementer
@@ -31,6 +31,9 @@ PROGRESS = 1 << 20
 
 MOST_FETCHES = 100
 """How often one blob is asked for at most, however many bytes each answer brings."""
+
+LINGER = 0.01
+"""Seconds for which what came may wait for more, to be stored and told together: each time costs as much as 100 KiB."""
 
 STOPPING = "the daemon is stopping"
 
@@ -160,15 +163,16 @@ class Fetching:
             self._check(fetch)
             self._fetch = fetch
             await self._source.in_thread(self._source.mirrored.mark, self._blob.name).addErrback(tell_full)
-            size = fetch.size if self._size is None else self._size
-            if self._size is None and size is not None:
-                await self._source.in_thread(self._note_size, size)
-                self._size = size
+            if self._size is None and fetch.size is not None:
+                await self._source.in_thread(self._note_size, fetch.size)
+                self._size = fetch.size
+            if self._size is not None:
+                writer.content.expect(self._size)
             self._told(self._size, writer.stored)
             if self._stopping:
                 raise UpstreamUnavailable(STOPPING)
             limit = self._source.most_untold if self._size is None else self._size
-            consumer = _From(writer, writer.size - fetch.start, limit, self._came)
+            consumer = _From(writer, writer.size - fetch.start, limit, self._source.clock, self._came)
             try:
                 await fetch.deliver_to(consumer)
             except PeerGone:
@@ -236,12 +240,17 @@ class _From:
     while nobody was writing. ``came`` is called whenever anything comes.
     """
 
-    def __init__(self, writer: BlobWriter, skip: int, limit: int, came: Callable[[], None]) -> None:
+    def __init__(
+        self, writer: BlobWriter, skip: int, limit: int, clock: IReactorTime, came: Callable[[], None]
+    ) -> None:
         self._writer = writer
         self._skip = skip
         self._limit = limit
+        self._clock = clock
         self._came = came
         self._producer: IPushProducer | None = None
+        self._flushed = clock.seconds() - LINGER
+        self._lingering: IDelayedCall | None = None
         self.is_exceeded = False
 
     def registerProducer(self, producer: IProducer, streaming: bool) -> None:
@@ -251,6 +260,9 @@ class _From:
     def unregisterProducer(self) -> None:
         self._producer = None
         self._writer.unregisterProducer()
+        if self._lingering is not None:
+            self._lingering.cancel()
+            self._flush()
 
     def write(self, data: bytes | memoryview) -> None:
         self._came()
@@ -264,5 +276,19 @@ class _From:
         self.is_exceeded = size + len(data) > self._limit
         if not self.is_exceeded:
             self._writer.write(data)
+            if self._lingering is None:
+                self._linger()
         if self._writer.size == size and self._producer is not None:
             self._producer.stopProducing()
+
+    def _linger(self) -> None:
+        left = LINGER - (self._clock.seconds() - self._flushed)
+        if left > 0:
+            self._lingering = self._clock.callLater(left, self._flush)
+        else:
+            self._flush()
+
+    def _flush(self) -> None:
+        self._lingering = None
+        self._flushed = self._clock.seconds()
+        self._writer.flush()

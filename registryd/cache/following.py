@@ -110,8 +110,10 @@ class GrowingReader:
 
     def _readable(self, stop: int) -> IContentReader:
         """The content, open for reading up to an offset."""
-        if self._content is not None and self._content.size < stop and self._fill.is_verified:
-            # Its name can be gone by now, as that of what was evicted.
+        # What is verified may have no name any more, since it was evicted. Else who gets the last byte looks whether all
+        # came from the file that was verified; a copy that another process gave up has no end.
+        same = self._fill.is_verified or stop < self.descriptor.size
+        if self._content is not None and self._content.size < stop and same:
             self._content.refresh()
         if self._content is None or self._content.size < stop:
             self._reopen()

@@ -103,7 +103,9 @@ class SendFile:
             self.position += sent
             self._answer.sentLength += sent
             self._channel.resetTimeout()
-        if self.position < self._stop:
+        if size <= self.position < self._stop:
+            self.resumeProducing()
+        elif self.position < self._stop:
             self._transport.startWriting()
         else:
             self._end(None)

@@ -12,8 +12,15 @@ from typing import Final
 import attrs
 from zope.interface import implementer
 
+from registryd.storage.allocation import give_back, lay_out
 from registryd.storage.durable import ATTEMPTS, write_all
 from registryd.storage.interfaces import IContentReader, IContentWriter
+
+AHEAD: Final = 64 * 1024 * 1024
+"""Bytes that are laid out at once, of content whose size is known."""
+
+LEAST_AHEAD: Final = 8 * 1024 * 1024
+"""Bytes below which laying out what is to come saves less than it costs."""
 
 _APPEND: Final = os.O_RDWR | os.O_APPEND
 
@@ -55,8 +62,15 @@ class FileWriter(FileReader):
     """
 
     _place: str
+    _expected: int = 0
+    _laid_out: int = 0
+
+    def expect(self, size: int) -> None:
+        self._expected = size
 
     def write(self, buffers: Sequence[bytes | bytearray | memoryview]) -> None:
+        if self._laid_out <= self.size <= self._expected - LEAST_AHEAD:
+            self._lay_out()
         try:
             self.size += write_all(self._descriptor, buffers)
         except BaseException:
@@ -66,6 +80,13 @@ class FileWriter(FileReader):
                 # Nothing may follow a part of what failed. Who opens the content again sees its true size.
                 self.close()
             raise
+
+    def _lay_out(self) -> None:
+        stop = min(self.size + AHEAD, self._expected)
+        if lay_out(self._descriptor, self.size, stop):
+            self._laid_out = stop
+        else:
+            self._expected = 0
 
     def truncate(self, size: int) -> None:
         if size < self.size:
@@ -80,6 +101,11 @@ class FileWriter(FileReader):
             return os.path.samestat(os.fstat(self._descriptor), os.stat(self._place))
         except FileNotFoundError:
             return False
+
+    def close(self) -> None:
+        if self._descriptor >= 0 and self.size < self._laid_out:
+            give_back(self._descriptor, self.size)
+        super().close()
 
 
 def open_reader(place: str) -> FileReader:

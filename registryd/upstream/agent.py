@@ -40,7 +40,7 @@ from registryd.upstream.proxies import Proxies, Proxy, TunnelEndpoint, host_endp
 IDLE = 50
 """Seconds for which a connection without a request is kept: less than the minute after which balancers drop one."""
 
-READ = 512 * 1024
+READ = 2048 * 1024
 """Bytes that are read from a socket at once: what comes is stored, hashed and passed on in as large pieces."""
 
 

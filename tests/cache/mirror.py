@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import time
+from collections import Counter
 from collections.abc import Container
 from typing import Final
 
@@ -32,11 +33,12 @@ LARGE: Final = bytes(range(256)) * (5 * PIECE // 256) + b"the end"
 
 
 class WatchedDriver(MemoryDriver):
-    """A memory driver that knows what was opened and not closed, and what was looked at."""
+    """A memory driver that knows what was opened, how often, and not closed, and what was looked at."""
 
     def __init__(self, capacity: int | None = None) -> None:
         super().__init__(capacity)
         self._opened: list[tuple[str, IContentReader]] = []
+        self.openings: Counter[str] = Counter()
         self.looked_at: list[str] = []
 
     @property
@@ -50,11 +52,13 @@ class WatchedDriver(MemoryDriver):
 
     def reader(self, path: str) -> IContentReader:
         content = super().reader(path)
+        self.openings[path] += 1
         self._opened.append((path, content))
         return content
 
     def writer(self, path: str, create: bool) -> IContentWriter:
         content = super().writer(path, create)
+        self.openings[path] += 1
         self._opened.append((path, content))  # type: ignore[arg-type]
         return content
 

@@ -2,12 +2,16 @@
 
 from __future__ import annotations
 
-from twisted.internet.defer import fail
+from collections.abc import Callable
+from typing import Any
+
+from twisted.internet.defer import Deferred, fail
+from twisted.internet.task import deferLater
 from twisted.logger import ILogObserver, LogEvent, globalLogPublisher
 from twisted.trial.unittest import SynchronousTestCase
 from zope.interface import implementer
 
-from registryd.cache.fetching import DELAYS, PROGRESS
+from registryd.cache.fetching import DELAYS, LINGER, PROGRESS
 from registryd.cache.fills import FROZEN, LOOK
 from registryd.errors import BlobUnknown, RegistryError, UploadUnknown, UpstreamUnavailable
 from registryd.interfaces import PeerGone
@@ -17,8 +21,10 @@ from registryd.storage.interfaces import IContentWriter
 from registryd.storage.memory import MemoryDriver
 from tests.cache.mirror import APP, LARGE, OTHER_APP, FakeSpace, Mirror, MirrorTestCase, Pull, WatchedDriver
 from tests.cache.upstream import PIECE
+from tests.test_upload_faults import Fault, FaultyDriver
 from tests.values import GRACE
 
+LATE = 0.001
 RELEASED = 2 * PIECE + 1
 HALF = b"\xff" * (len(LARGE) // 2)
 
@@ -34,6 +40,18 @@ def logged(case: SynchronousTestCase) -> list[str]:
     globalLogPublisher.addObserver(observe)
     case.addCleanup(globalLogPublisher.removeObserver, observe)
     return formats
+
+
+class Noted(Fault):
+    """Notes something each time, and does not fail."""
+
+    def __init__(self, what: Callable[[], int]) -> None:
+        super().__init__()
+        self.noted: list[int] = []
+        self._what = what
+
+    def strike(self) -> None:
+        self.noted.append(self._what())
 
 
 class ColdBlobTests(MirrorTestCase):
@@ -70,6 +88,7 @@ class ColdBlobTests(MirrorTestCase):
         pull = self.pull(digest)
         self.assertEqual(pull.content, LARGE[:1])
         self.upstream.release(RELEASED)
+        self.clock.advance(LINGER)
         self.assertEqual(len(pull.content), RELEASED)
         self.assertNoResult(pull.done)
         self.upstream.release()
@@ -82,18 +101,78 @@ class ColdBlobTests(MirrorTestCase):
         stored: list[bool] = []
         pull.done.addCallback(lambda _: stored.append(self.mirror.has_blob(digest)))
         self.upstream.release(len(LARGE) - 1)
+        self.clock.advance(LINGER)
         self.assertEqual(len(pull.content), len(LARGE) - 1)
         self.upstream.release()
         self.assertEqual((pull.content == LARGE, stored), (True, [False]))
         self.assertTrue(self.mirror.has_blob(digest))
 
+    def test_gives_out_the_last_byte_without_that_wait_where_the_storage_is_slow_too(self) -> None:
+        digest = self.upstream.add_blob(LARGE)
+        driver, at_sync = FaultyDriver(), Noted(lambda: len(pull.content))
+        driver.sync = at_sync
+        mirror = Mirror(driver, like=self.mirror, in_thread=self.late)
+        opened = mirror.registry.open_blob(APP, digest)
+        self.upstream.released = PIECE
+        self.clock.pump([LATE] * 10)
+        pull = Pull(self.successResultOf(opened))
+        self.upstream.release()
+        self.clock.pump([LATE] * 30)
+        self.assert_pulled(pull, LARGE)
+        self.assertEqual(at_sync.noted, [len(LARGE)])
+
+    def late(self, call: Callable[..., Any], /, *arguments: Any) -> Deferred[Any]:
+        """A thread that does a call later."""
+        return deferLater(self.clock, LATE, call, *arguments)
+
+    def test_stores_little_pieces_together(self) -> None:
+        digest = self.upstream.add_blob(LARGE)
+        driver = FaultyDriver()
+        mirror = Mirror(driver, like=self.mirror)
+        self.upstream.released = 1
+        pull = self.pull(digest, mirror=mirror)
+        before = driver.writes
+        for size in range(2, 20):
+            self.upstream.release(size)
+        self.assertEqual((pull.content, driver.writes - before), (LARGE[:1], 0))
+        self.clock.advance(LINGER)
+        self.assertEqual((pull.content, driver.writes - before), (LARGE[:19], 1))
+        self.clock.advance(LINGER)
+        self.upstream.release(20)
+        self.assertEqual((pull.content, driver.writes - before), (LARGE[:20], 2))
+        self.upstream.release()
+        self.assert_pulled(pull, LARGE)
+
+    def test_expects_its_size(self) -> None:
+        driver = FaultyDriver()
+        self.upstream.breaks_after = PIECE
+        pull = self.pull(self.upstream.add_blob(LARGE), mirror=Mirror(driver, like=self.mirror))
+        self.upstream.breaks_after = None
+        self.pass_delays()
+        self.assert_pulled(pull, LARGE)
+        self.assertEqual(driver.expected, [len(LARGE)] * 2)
+
+    def test_is_opened_once_by_who_reads_it_while_it_grows(self) -> None:
+        digest = self.upstream.add_blob(LARGE)
+        self.upstream.released = 1
+        pull = self.pull(digest)
+        for size in range(PIECE, len(LARGE), PIECE):
+            self.upstream.release(size)
+            self.clock.advance(LINGER)
+        self.assertEqual(self.mirror.driver.openings[layout.upload_data(APP, layout.fill_id(digest))], 2)
+        self.upstream.release()
+        self.assert_pulled(pull, LARGE)
+
     def test_a_range_waits_only_for_its_own_bytes(self) -> None:
         digest = self.upstream.add_blob(LARGE)
         self.upstream.released = RELEASED
-        self.assert_pulled(self.pull(digest, 100, RELEASED), LARGE[100:RELEASED])
+        part = self.pull(digest, 100, RELEASED)
+        self.clock.advance(LINGER)
+        self.assert_pulled(part, LARGE[100:RELEASED])
         later = self.pull(digest, RELEASED, RELEASED + 10)
         self.assertEqual((later.content, later.done.called), (b"", False))
         self.upstream.release(RELEASED + 10)
+        self.clock.advance(LINGER)
         self.assert_pulled(later, LARGE[RELEASED : RELEASED + 10])
 
     def test_a_slow_client_does_not_slow_the_fetch(self) -> None:
@@ -504,6 +583,7 @@ class LeftOverTests(MirrorTestCase):
         digest = self.upstream.add_blob(LARGE)
         self.upstream.released = RELEASED
         pull = self.pull(digest)
+        self.clock.advance(LINGER)
         self.mirror.local.uploads.forget(APP, layout.fill_id(digest))
         self.upstream.release()
         self.failureResultOf(pull.done, OSError)
@@ -557,6 +637,7 @@ class RoomTests(MirrorTestCase):
         self.upstream.released = PIECE
         whole, slow, part = self.pull(digest), self.pull(digest, greedy=False), self.pull(digest, 5, len(LARGE) - 7)
         self.upstream.release(RELEASED)
+        self.clock.advance(LINGER)
         self.assertEqual((len(whole.content), len(slow.content)), (RELEASED, PIECE))
         self.upstream.release()
         self.assert_pulled(whole, LARGE)

@@ -6,6 +6,7 @@ import os
 import shutil
 import tempfile
 
+from registryd.cache.fetching import LINGER
 from registryd.cache.fills import LOOK
 from registryd.errors import UpstreamUnavailable
 from registryd.storage import layout
@@ -36,9 +37,10 @@ class TwoProcessesTests(MirrorTestCase):
         digest = self.upstream.add_blob(LARGE)
         self.upstream.released = RELEASED
         first, second = self.pull(digest), self.pull(digest, mirror=self.other)
+        self.clock.advance(LOOK)
         self.assertEqual((len(first.content), len(second.content)), (RELEASED, RELEASED))
         self.upstream.release(2 * RELEASED)
-        self.clock.advance(LOOK)
+        self.clock.pump([LINGER, LOOK])
         self.assertEqual(len(second.content), 2 * RELEASED)
         self.upstream.release()
         self.assert_pulled(first, LARGE)
@@ -76,6 +78,7 @@ class TwoProcessesTests(MirrorTestCase):
         digest = self.upstream.add_blob(b"\xff" * len(LARGE), instead_of=LARGE)
         self.upstream.released = RELEASED
         first, second = self.pull(digest), self.pull(digest, mirror=self.other)
+        self.clock.advance(LOOK)
         self.assertEqual(len(second.content), RELEASED)
         self.upstream.release()
         self.failureResultOf(first.done, UpstreamUnavailable)
