@@ -127,7 +127,7 @@ MIRRORINGS: Sequence[Mirroring] = (
         "one cold pull",
         1,
         (GIB, 256 * MIB),
-        (5, 3),
+        (9, 3),
         _BOTH,
         (
             Figure("throughput, of a direct pull's", _throughput, 2, "≥ 0.85", lambda part: part >= 0.85),

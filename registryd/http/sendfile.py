@@ -87,7 +87,8 @@ class SendFile:
         if self._done is None:
             return
         file, size = reached
-        self._ask_to_read_ahead(file)
+        if size >= self._stop:  # What still grows was written just now, and is in memory.
+            self._ask_to_read_ahead(file)
         turn_ends = min(self._stop, size, self.position + TURN)
         while self.position < turn_ends:
             try:
