@@ -1145,11 +1145,11 @@ class SendFileTests(LoopbackCase):
 
     async def test_partial_sends(self) -> None:
         self.resource.span = (7, 2_000_007)
-        self.resource.begun.addCallback(self.make_sends_small)
         client = await self.client()
+        self.make_receives_small(client)
         client.transport.write(GET)
         self.assertTrue(await self.whole(client, 2_000_000) == CONTENT[7:2_000_007])
-        self.assertGreater(len(self.calls), 10)
+        self.assertGreater(len(self.calls), 5)
 
     async def test_a_client_that_stops_reading_for_a_while(self) -> None:
         client = await self.client()
@@ -1207,8 +1207,11 @@ class SendFileTests(LoopbackCase):
         self.assertLess(sent, SIZE)
         self.clock.advance(IDLE)
         self.assertFalse(finished.called, "whether it takes something is seen by comparison")
-        self.clock.advance(IDLE)
-        self.clock.advance(StreamingChannel.abortTimeout)
+        while not finished.called:
+            # What the system had not yet taken on behalf of the client counts as taken by it.
+            self.clock.advance(IDLE)
+            self.clock.advance(StreamingChannel.abortTimeout)
+            await deferLater(reactor, 0.02)
         with self.assertRaises((ConnectionLost, ConnectionDone)):
             await finished
 

@@ -110,8 +110,8 @@ class GrowingReader:
 
     def _readable(self, stop: int) -> IContentReader:
         """The content, open for reading up to an offset."""
-        # What is verified may have no name any more, since it was evicted. Else who gets the last byte looks whether all
-        # came from the file that was verified; a copy that another process gave up has no end.
+        # What is verified may have no name any more, since it was evicted. Else the last byte is given only to who has
+        # read the file that was verified; a copy that another process gave up has no end.
         same = self._fill.is_verified or stop < self.descriptor.size
         if self._content is not None and self._content.size < stop and same:
             self._content.refresh()
