@@ -118,7 +118,8 @@ class Delivery:
                 self._end(None)
                 break
             turn = self._reader.read_turn(self.position, min(self._stop, self.position + TURN))
-            if not turn.called:
+            # One that waits for another was called as well.
+            if not turn.called or turn.paused:
                 turn.addCallbacks(self._came, self._end)
                 return
             turn.addCallbacks(self._write, self._end)

@@ -359,11 +359,11 @@ class BlobWriter:
     def _stored(self, _: None) -> None:
         self._storing = None
         self.on_stored(self.content.size)
-        if self._pending_size >= BATCH or self._flushing:
-            self._store_batch()
-        elif self._idle is not None:
+        if self._idle is not None and not self._flushing:
             self._idle.callback(None)
             return
+        if self._flushing or self._pending_size >= BATCH:
+            self._store_batch()
         if self._paused and self._producer is not None:
             self._paused = False
             self._producer.resumeProducing()

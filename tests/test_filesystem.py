@@ -30,7 +30,7 @@ import pytest
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from registryd.storage import durable
-from registryd.storage.allocation import lay_out
+from registryd.storage.allocation import MOST_AT_ONCE
 from registryd.storage.files import AHEAD, LEAST_AHEAD, FileWriter
 from registryd.storage.filesystem import LOCK_NAME, FilesystemDriver
 from registryd.storage.interfaces import IContentWriter, IStorageDriver
@@ -325,10 +325,10 @@ class FileTests(SynchronousTestCase):
 class ExpectTests(SynchronousTestCase):
     """Content whose size is known is laid out before it comes."""
 
-    def setUp(self) -> None:
-        self.folder = new_small_folder(self, 256)
-        self.place = f"{self.folder}/a"
-        self.driver = FilesystemDriver(self.folder)
+    def mount(self, mebibytes: int) -> None:
+        folder = new_small_folder(self, mebibytes)
+        self.place = f"{folder}/a"
+        self.driver = FilesystemDriver(folder)
 
     def open(self, expected: int) -> IContentWriter:
         writer = self.driver.writer("/a", True)
@@ -341,6 +341,7 @@ class ExpectTests(SynchronousTestCase):
         return os.stat(self.place).st_blocks * 512
 
     def test_a_part_at_a_time(self) -> None:
+        self.mount(8192)
         writer = self.open(AHEAD + 2 * LEAST_AHEAD)
         self.assertEqual(self.laid_out(), 0)
         seen = []
@@ -352,6 +353,7 @@ class ExpectTests(SynchronousTestCase):
         self.assertEqual(seen, [(size, size, laid_out) for size, laid_out in steps])
 
     def test_is_given_back_where_less_came(self) -> None:
+        self.mount(8192)
         writer = self.open(2 * LEAST_AHEAD)
         writer.write([b"1" * MIB])
         self.assertEqual(self.laid_out(), 2 * LEAST_AHEAD)
@@ -362,34 +364,21 @@ class ExpectTests(SynchronousTestCase):
         self.assertEqual((self.laid_out(), again.size), (2 * LEAST_AHEAD, MIB + 1))
 
     def test_where_it_is_not_worth_it(self) -> None:
-        writer = self.open(LEAST_AHEAD + MIB)
-        writer.write([b"1" * MIB])
-        self.assertEqual(self.laid_out(), LEAST_AHEAD + MIB)
-        writer.truncate(0)
-        writer.expect(LEAST_AHEAD - 1)
+        self.mount(8192)
+        writer = self.open(LEAST_AHEAD - 1)
         writer.write([b"1" * MIB])
         self.assertEqual(self.laid_out(), MIB)
 
     def test_where_there_is_little_room(self) -> None:
-        others = self.driver.writer("/others", True)
-        others.write([b"1" * (256 * MIB - 2 * AHEAD)])
+        self.mount(MOST_AT_ONCE * AHEAD // MIB - 1)
         writer = self.open(1 << 40)
         writer.write([b"1" * MIB])
-        self.assertEqual(self.laid_out(), AHEAD)
-        others.write([b"1" * MIB])
-        while writer.size < 2 * AHEAD - 2 * MIB:
-            writer.write([b"1" * MIB])
-        self.assertEqual(self.laid_out(), writer.size)
-        others.close()
-
-    def test_where_the_system_refuses(self) -> None:
-        self.driver.put_content("/a", b"12")
-        reader = self.driver.reader("/a")
-        self.addCleanup(reader.close)
-        descriptor = reader.fileno()
-        assert descriptor is not None
-        self.assertFalse(lay_out(descriptor, 2, 2 * LEAST_AHEAD))
-        self.assertEqual(self.driver.get_content("/a"), b"12")
+        self.assertEqual(self.laid_out(), MIB)
+        other = self.driver.writer("/other", True)
+        self.addCleanup(other.close)
+        other.expect(LEAST_AHEAD)
+        other.write([b"1"])
+        self.assertEqual(os.stat(f"{self.driver.root}/other").st_blocks * 512, LEAST_AHEAD)
 
 
 class FailureTests(SynchronousTestCase):

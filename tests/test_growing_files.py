@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from typing import cast
 
 from twisted.internet import reactor
@@ -14,6 +15,7 @@ from zope.interface import implementer
 
 from registryd.delivery import BlobReader, FileBlobReader
 from registryd.errors import UpstreamUnavailable
+from registryd.http import sendfile
 from registryd.interfaces import IBlobReader, IFileConsumer, IFileDelivery, IGrowingFile, PeerGone
 
 from .test_streaming import CONTENT, GET, SIZE, LoopbackCase
@@ -109,6 +111,26 @@ class GrowingFileTests(LoopbackCase):
         self.assertTrue(await self.whole(client) == CONTENT)
         self.assertIsNone(await self.resource.outcome)
         self.assertEqual(self.resource.sent, [SIZE])
+
+    async def test_is_read_ahead_for_who_is_far_behind(self) -> None:
+        self.patch(sendfile, "TURN", 128 * 1024)
+        self.patch(sendfile, "READ_AHEAD", 256 * 1024)
+        asked: list[int] = []
+        self.patch(os, "posix_fadvise", lambda file, start, size, how: asked.append(start))
+        client = await self.client()
+        client.transport.write(GET)
+        steps = range(0, STEP, 100_000)
+        for position in steps:
+            (await self.waits(position)).grow(position + steps.step)
+        behind = steps[-1] + steps.step
+        growing = await self.waits(behind)
+        self.assertEqual(asked, [])
+        growing.grow(behind + STEP)
+        (await self.waits(behind + STEP)).grow(SIZE)
+        self.assertTrue(await self.whole(client) == CONTENT)
+        self.assertEqual(asked[0], behind)
+        self.assertEqual(asked, sorted(set(asked)))
+        self.assertGreater(asked[-1], behind + STEP)
 
     async def test_a_part(self) -> None:
         self.resource.span = (STEP, 2 * STEP)

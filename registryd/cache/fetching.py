@@ -33,7 +33,7 @@ MOST_FETCHES = 100
 """How often one blob is asked for at most, however many bytes each answer brings."""
 
 LINGER = 0.01
-"""Seconds for which what came may wait for more, to be stored and told together: each time costs as much as 100 KiB."""
+"""Seconds for which what came may wait for more: to store something, and tell of it, costs as much as 100 KiB more."""
 
 STOPPING = "the daemon is stopping"
 
@@ -284,7 +284,8 @@ class _From:
     def _linger(self) -> None:
         left = LINGER - (self._clock.seconds() - self._flushed)
         if left > 0:
-            self._lingering = self._clock.callLater(left, self._flush)
+            # No longer than that even where the clock was set back.
+            self._lingering = self._clock.callLater(min(left, LINGER), self._flush)
         else:
             self._flush()
 

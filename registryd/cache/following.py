@@ -73,7 +73,9 @@ class GrowingReader:
         content = self._readable(position + 1)
         descriptor = content.fileno()
         assert descriptor is not None
-        return descriptor, min(content.size, self._fill.available)
+        # The last byte is reached by itself, so that nobody gets it before it was looked at what it is the end of.
+        with_last = self._fill.is_verified or position + 1 == self.descriptor.size
+        return descriptor, min(content.size, self._fill.available, self.descriptor.size - (not with_last))
 
     def read(self, start: int, stop: int) -> bytes:
         raise NotImplementedError("a blob that is still coming is not at hand")
@@ -110,18 +112,18 @@ class GrowingReader:
 
     def _readable(self, stop: int) -> IContentReader:
         """The content, open for reading up to an offset."""
-        # What is verified may have no name any more, since it was evicted. Else the last byte is given only to who has
-        # read the file that was verified; a copy that another process gave up has no end.
-        same = self._fill.is_verified or stop < self.descriptor.size
-        if self._content is not None and self._content.size < stop and same:
+        # What was verified here may have no name any more, since it was evicted. Where another process fetched, it may
+        # have refused what was read so far, all of it, and fetched the blob once more: that is seen at the last byte.
+        last = stop >= self.descriptor.size and not self._fill.is_verified
+        if self._content is not None and self._content.size < stop and not last:
             self._content.refresh()
-        if self._content is None or self._content.size < stop:
+        if self._content is None or self._content.size < stop or last:
             self._reopen()
         assert self._content is not None
         return self._content
 
     def _reopen(self) -> None:
-        """Open the content anew, since a reader does not see what is appended later.
+        """Open what stands at the content's place.
 
         Errors:
             OSError: it is not the content that was read so far. Of two that differ nobody must get a part each.

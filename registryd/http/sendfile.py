@@ -87,8 +87,7 @@ class SendFile:
         if self._done is None:
             return
         file, size = reached
-        if size >= self._stop:  # What still grows was written just now, and is in memory.
-            self._ask_to_read_ahead(file)
+        self._ask_to_read_ahead(file, size)
         turn_ends = min(self._stop, size, self.position + TURN)
         while self.position < turn_ends:
             try:
@@ -111,7 +110,10 @@ class SendFile:
         else:
             self._end(None)
 
-    def _ask_to_read_ahead(self, file: int) -> None:
+    def _ask_to_read_ahead(self, file: int, size: int) -> None:
+        if size < self._stop and size - self.position < READ_AHEAD:
+            return  # It was written just now, and is in memory.
+        self._read_ahead = max(self._read_ahead, self.position)
         if self.position + TURN > self._read_ahead < self._stop:
             os.posix_fadvise(file, self._read_ahead, READ_AHEAD, os.POSIX_FADV_WILLNEED)
             self._read_ahead += READ_AHEAD

@@ -11,6 +11,9 @@ import os
 from collections.abc import Callable
 from typing import Any, Final
 
+MOST_AT_ONCE: Final = 64
+"""Files for all of which there must be room: what others write meanwhile must not fail for what is laid out."""
+
 # Source: fallocate(2).
 _KEEP_SIZE: Final = 1
 
@@ -24,20 +27,16 @@ def _function(*names: str) -> Callable[..., int] | None:
 _fallocate: Final = _function("fallocate64", "fallocate")
 
 
-def lay_out(descriptor: int, start: int, stop: int) -> bool:
-    """Lay out the blocks from one offset to another, without a change of the file's size; whether that was done.
-
-    It is not where there is no room for twice as much: what others write meanwhile must not fail for it.
-    """
+def lay_out(descriptor: int, start: int, stop: int) -> None:
+    """Lay out the blocks from one offset to another, if there is much room, without a change of the file's size."""
     if _fallocate is None:
-        return False
-    status = os.fstatvfs(descriptor)
-    if status.f_bavail * status.f_frsize < 2 * (stop - start):
-        return False
-    if _fallocate(descriptor, _KEEP_SIZE, ctypes.c_int64(start), ctypes.c_int64(stop - start)):
-        give_back(descriptor, start)
-        return False
-    return True
+        return
+    try:
+        status = os.fstatvfs(descriptor)
+    except OSError:
+        return
+    if status.f_bavail * status.f_frsize >= MOST_AT_ONCE * (stop - start):
+        _fallocate(descriptor, _KEEP_SIZE, ctypes.c_int64(start), ctypes.c_int64(stop - start))
 
 
 def give_back(descriptor: int, size: int) -> None:

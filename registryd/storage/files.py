@@ -63,14 +63,15 @@ class FileWriter(FileReader):
 
     _place: str
     _expected: int = 0
-    _laid_out: int = 0
+    _prepared: int = 0
 
     def expect(self, size: int) -> None:
         self._expected = size
 
     def write(self, buffers: Sequence[bytes | bytearray | memoryview]) -> None:
-        if self._laid_out <= self.size <= self._expected - LEAST_AHEAD:
-            self._lay_out()
+        if self._prepared <= self.size <= self._expected - LEAST_AHEAD:
+            self._prepared = min(self.size + AHEAD, self._expected)
+            lay_out(self._descriptor, self.size, self._prepared)
         try:
             self.size += write_all(self._descriptor, buffers)
         except BaseException:
@@ -80,13 +81,6 @@ class FileWriter(FileReader):
                 # Nothing may follow a part of what failed. Who opens the content again sees its true size.
                 self.close()
             raise
-
-    def _lay_out(self) -> None:
-        stop = min(self.size + AHEAD, self._expected)
-        if lay_out(self._descriptor, self.size, stop):
-            self._laid_out = stop
-        else:
-            self._expected = 0
 
     def truncate(self, size: int) -> None:
         if size < self.size:
@@ -103,7 +97,7 @@ class FileWriter(FileReader):
             return False
 
     def close(self) -> None:
-        if self._descriptor >= 0 and self.size < self._laid_out:
+        if self._descriptor >= 0 and self.size < self._prepared:
             give_back(self._descriptor, self.size)
         super().close()
 

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Mapping, Sequence
 from typing import Any, cast
 
 import attrs
@@ -224,6 +224,10 @@ class _Connection(ProtocolWrapper):
     def write(self, data: bytes) -> None:
         self._head = 0
         super().write(data)
+
+    def writeSequence(self, data: Iterable[bytes]) -> None:
+        self._head = 0
+        super().writeSequence(data)
 
     def pauseProducing(self) -> None:
         self._head = -1

@@ -143,6 +143,17 @@ class ColdBlobTests(MirrorTestCase):
         self.upstream.release()
         self.assert_pulled(pull, LARGE)
 
+    def test_little_pieces_wait_no_longer_where_the_clock_is_set_back(self) -> None:
+        digest = self.upstream.add_blob(LARGE)
+        self.upstream.released = 1
+        pull = self.pull(digest)
+        self.clock.rightNow -= 3600
+        self.upstream.release(2)
+        self.clock.advance(LINGER)
+        self.assertEqual(pull.content, LARGE[:2])
+        self.upstream.release()
+        self.assert_pulled(pull, LARGE)
+
     def test_expects_its_size(self) -> None:
         driver = FaultyDriver()
         self.upstream.breaks_after = PIECE

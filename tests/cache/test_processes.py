@@ -5,10 +5,15 @@ from __future__ import annotations
 import os
 import shutil
 import tempfile
+from collections import Counter
+
+from twisted.internet.defer import Deferred
 
 from registryd.cache.fetching import LINGER
 from registryd.cache.fills import LOOK
+from registryd.cache.following import GrowingReader
 from registryd.errors import UpstreamUnavailable
+from registryd.reference import Digest
 from registryd.storage import layout
 from registryd.storage.filesystem import FilesystemDriver
 from tests.cache.mirror import APP, LARGE, Mirror, MirrorTestCase, Pull
@@ -20,6 +25,22 @@ RELEASED = 2 * PIECE + 1
 
 def open_files() -> int:
     return len(os.listdir("/proc/self/fd"))
+
+
+class FilePull:
+    """Who is told how much of a growing file there is, and takes all of it; ``size`` is how much that was."""
+
+    def __init__(self, file: GrowingReader) -> None:
+        self.size = 0
+        self._file = file
+        self.done = Deferred.fromCoroutine(self._take())
+
+    async def _take(self) -> None:
+        try:
+            while self.size < self._file.descriptor.size:
+                _, self.size = await self._file.reach(self.size)
+        finally:
+            self._file.close()
 
 
 class TwoProcessesTests(MirrorTestCase):
@@ -88,6 +109,55 @@ class TwoProcessesTests(MirrorTestCase):
         self.clock.advance(LOOK)
         self.failureResultOf(second.done, OSError)
         self.assertEqual(open_files(), self.opened)
+
+    def test_of_wrong_content_that_was_refused_and_fetched_again_at_once_nobody_gets_a_clean_end(self) -> None:
+        content = LARGE * 4
+        digest = self.upstream.add_blob(b"\xff" * len(content), instead_of=content)
+        self.upstream.released = RELEASED
+        first, second = self.pull(digest), self.pull(digest, mirror=self.other)
+        files = self.file_of(digest)
+        self.clock.advance(LOOK)
+        self.assertEqual((len(second.content), files.size), (RELEASED, RELEASED))
+        self.upstream.release()
+        self.failureResultOf(first.done, UpstreamUnavailable)
+        self.upstream.add_blob(content)
+        self.assert_pulled(self.pull(digest), content)
+        self.clock.advance(LOOK)
+        self.failureResultOf(second.done, OSError)
+        self.assertLess(len(second.content), len(content))
+        self.failureResultOf(files.done, OSError)
+        self.assertLess(files.size, len(content))
+        self.assertEqual(open_files(), self.opened)
+
+    def test_who_comes_when_what_another_process_fetched_was_just_refused_waits(self) -> None:
+        digest = self.upstream.add_blob(b"\xff" * len(LARGE), instead_of=LARGE)
+        self.upstream.released = RELEASED
+        first, second = self.pull(digest), self.pull(digest, mirror=self.other)
+        self.clock.advance(LOOK)
+        self.upstream.release()
+        self.failureResultOf(first.done, UpstreamUnavailable)
+        turns = Counter[str]()
+        read_turn = GrowingReader.read_turn
+
+        def counted(reader: GrowingReader, start: int, stop: int) -> Deferred[bytes]:
+            turns["read"] += 1
+            assert turns["read"] < 100, "read again and again"
+            return read_turn(reader, start, stop)
+
+        self.patch(GrowingReader, "read_turn", counted)
+        third = self.pull(digest, mirror=self.other)
+        self.assertEqual((third.content, third.done.called), (b"", False))
+        self.upstream.add_blob(LARGE)
+        self.clock.advance(LOOK)
+        self.assert_pulled(third, LARGE)
+        self.failureResultOf(second.done, OSError)
+        self.assertEqual(open_files(), self.opened)
+
+    def file_of(self, digest: Digest) -> FilePull:
+        """A pull through the second process by somebody who gets the file, and not its bytes."""
+        reader = self.open(digest, self.other)
+        assert isinstance(reader, GrowingReader)
+        return FilePull(reader)
 
     def test_of_wrong_content_the_second_asks_itself_and_its_clients_are_broken_off(self) -> None:
         digest = self.upstream.add_blob(b"\xff" * len(LARGE), instead_of=LARGE)

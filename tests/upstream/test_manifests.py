@@ -195,6 +195,13 @@ class Manifests(UpstreamCase):
         server = Trickling(b"HTTP/1.1 200 OK\r\n" + b"X-More: x\r\n" * 100_000)
         await self.unavailable(self.upstream(server.listen(self)).get_manifest(NAME, LATEST))
 
+    async def test_a_head_without_end_is_bounded_on_a_connection_that_was_kept(self) -> None:
+        server = Trickling(b"HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nblob")
+        registry = self.upstream(server.listen(self))
+        self.assertEqual(await self.fetched(registry, Digest.of(b"blob")), b"blob")
+        server.answer = b"HTTP/1.1 200 OK\r\n" + b"X-More: x\r\n" * 100_000
+        await self.unavailable(registry.get_manifest(NAME, LATEST))
+
     async def test_a_long_body_behind_a_head(self) -> None:
         content = b"x" * LIMIT
         server = Trickling(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (1 << 20) + bytes(1 << 20))
