@@ -100,7 +100,8 @@ class Fill:
     ``is_complete``: whether all is verified and stored; ``is_verified``: whether all that was read of it is, too, since
     it was fetched here. ``size`` is None until it is known. ``available`` are the bytes that may be read: the last one
     only when all are verified, so that nobody ever gets a clean end of wrong bytes.
-    ``beginnings`` grows when what was available is gone and comes anew: who has read before must not go on.
+    ``beginnings`` grows when what was available is gone and comes anew: who has read before must not go on. ``claims``
+    grows when the fetch begins, or goes on, here: who has read before looks whether that was of the same file.
     """
 
     def __init__(self, fills: Fills, blob: Fillable) -> None:
@@ -110,6 +111,7 @@ class Fill:
         self.size: int | None = None
         self.available = 0
         self.beginnings = 0
+        self.claims = 0
         self.is_complete = False
         self.is_verified = False
         self._error: RegistryError | None = None
@@ -295,6 +297,7 @@ class Fill:
             UpstreamUnavailable: the upstream broke off for good, or sent other content.
             BlobUnknown: the upstream does not hold it.
         """
+        self.claims += 1
         try:
             there = await self._source.in_thread(self._size_if_there)
             if there is None:

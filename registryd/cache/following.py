@@ -38,6 +38,7 @@ class GrowingReader:
         self.descriptor = descriptor
         self._fill = fill
         self._beginnings = fill.beginnings
+        self._claims = fill.claims
         self._passing = passing
         self._source = source
         self._content: IContentReader | None = None
@@ -112,12 +113,14 @@ class GrowingReader:
 
     def _readable(self, stop: int) -> IContentReader:
         """The content, open for reading up to an offset."""
-        # What was verified here may have no name any more, since it was evicted. Where another process fetched, it may
-        # have refused what was read so far, all of it, and fetched the blob once more: that is seen at the last byte.
+        # Where another process fetched, it may have refused what was read so far, all of it, and fetched the blob once
+        # more: that is looked at before the last byte, and when the fetch goes on here. What was fetched here to its
+        # end is not opened again: it may have no name any more, since it was evicted.
         last = stop >= self.descriptor.size and not self._fill.is_verified
-        if self._content is not None and self._content.size < stop and not last:
+        looked_at = self._claims == self._fill.claims and not last
+        if self._content is not None and self._content.size < stop and looked_at:
             self._content.refresh()
-        if self._content is None or self._content.size < stop or last:
+        if self._content is None or self._content.size < stop or not looked_at:
             self._reopen()
         assert self._content is not None
         return self._content
@@ -129,11 +132,12 @@ class GrowingReader:
             OSError: it is not the content that was read so far. Of two that differ nobody must get a part each.
         """
         content, former = self._fill.reader(), self._content
-        # Of what is verified another fill may have put another copy there.
-        if former is not None and not self._fill.is_verified and not _is_same(former, content):
+        # Of what was read and verified here another fill may have put another copy there.
+        verified = self._fill.is_verified and self._claims == self._fill.claims
+        if former is not None and not verified and not _is_same(former, content):
             content.close()
             raise OSError("what came of a blob was replaced while it was delivered")
-        self._content, self._beginnings = content, self._fill.beginnings
+        self._content, self._beginnings, self._claims = content, self._fill.beginnings, self._fill.claims
         if former is not None:
             former.close()
 

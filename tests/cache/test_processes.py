@@ -1,4 +1,4 @@
-"""Two processes on one store: two caches over two drivers on one folder, since locks are those of open files."""
+"""Two processes on one store: two caches over two drivers on one folder, since locks are those of open file."""
 
 from __future__ import annotations
 
@@ -115,9 +115,9 @@ class TwoProcessesTests(MirrorTestCase):
         digest = self.upstream.add_blob(b"\xff" * len(content), instead_of=content)
         self.upstream.released = RELEASED
         first, second = self.pull(digest), self.pull(digest, mirror=self.other)
-        files = self.file_of(digest)
+        file = self.file_of(digest)
         self.clock.advance(LOOK)
-        self.assertEqual((len(second.content), files.size), (RELEASED, RELEASED))
+        self.assertEqual((len(second.content), file.size), (RELEASED, RELEASED))
         self.upstream.release()
         self.failureResultOf(first.done, UpstreamUnavailable)
         self.upstream.add_blob(content)
@@ -125,8 +125,31 @@ class TwoProcessesTests(MirrorTestCase):
         self.clock.advance(LOOK)
         self.failureResultOf(second.done, OSError)
         self.assertLess(len(second.content), len(content))
-        self.failureResultOf(files.done, OSError)
-        self.assertLess(files.size, len(content))
+        self.failureResultOf(file.done, OSError)
+        self.assertLess(file.size, len(content))
+        self.assertEqual(open_files(), self.opened)
+
+    def test_of_wrong_content_that_was_refused_and_is_fetched_to_its_end_here_nobody_gets_a_clean_end(self) -> None:
+        content = LARGE * 4
+        digest = self.upstream.add_blob(b"\xff" * len(content), instead_of=content)
+        self.upstream.released = RELEASED
+        first, second = self.pull(digest), self.pull(digest, mirror=self.other, greedy=False)
+        file = self.file_of(digest)
+        self.clock.advance(LOOK)
+        self.upstream.release()
+        self.failureResultOf(first.done, UpstreamUnavailable)
+        self.upstream.add_blob(content)
+        self.upstream.released = 2 * RELEASED
+        self.pull(digest)
+        self.successResultOf(self.registry.stop())
+        self.upstream.release()
+        self.clock.advance(LOOK)
+        self.assertEqual(self.other.driver.get_content(layout.blob_data(digest)) == content, True)
+        second.drain()
+        self.failureResultOf(second.done, OSError)
+        self.failureResultOf(file.done, OSError)
+        self.assertLess(max(len(second.content), file.size), len(content))
+        self.assert_pulled(self.pull(digest, mirror=self.other), content)
         self.assertEqual(open_files(), self.opened)
 
     def test_who_comes_when_what_another_process_fetched_was_just_refused_waits(self) -> None:
