@@ -247,7 +247,8 @@ class Fill:
                 return
             self._expect_growth(size)
             if size.size is not None:
-                self.size = size.size if self.size is None else self.size
+                # Another size than before: what was fetched elsewhere was refused, and is fetched once more.
+                self.size = size.size
                 self._found(size.stored)
             await self._pause.sleep(LOOK)
         raise UpstreamUnavailable(STOPPING)
@@ -297,10 +298,10 @@ class Fill:
             UpstreamUnavailable: the upstream broke off for good, or sent other content.
             BlobUnknown: the upstream does not hold it.
         """
-        self.claims += 1
         try:
             there = await self._source.in_thread(self._size_if_there)
             if there is None:
+                self.claims += 1
                 self._found(writer.stored)
                 writer.on_stored = partial(self._stored, writer=writer)
                 self._fetching = Fetching(self._source, self.blob, writer, self.size, self._size_told)
@@ -315,7 +316,8 @@ class Fill:
             await writer.suspend()  # Raises what the storage said when it wanted no more.
             raise UpstreamUnavailable("the fetch was given up") from None
         except BegunAnewError:
-            await writer.revert(0)
+            # Not emptied: who reads it in another process could not tell what then comes in it from what was there.
+            await writer.cancel()
             raise
         except Exception:
             await writer.suspend()

@@ -24,6 +24,8 @@ from registryd.storage.interfaces import IContentReader
 
 _T = TypeVar("_T")
 
+_LOST = "what came of a blob was lost while it was delivered"
+
 
 @implementer(IBlobReader, IGrowingFile)
 class GrowingReader:
@@ -64,19 +66,26 @@ class GrowingReader:
 
     def reach(self, position: int) -> Deferred[tuple[int, int]]:
         """See IGrowingFile."""
-        if self._closed or (self._content is not None and self._beginnings != self._fill.beginnings):
-            return fail(OSError("what came of a blob was lost while it was delivered"))
+        if self._closed or self._is_lost():
+            return fail(OSError(_LOST))
         if position >= self._fill.available:
             return self._fill.grown(position).addCallback(lambda _: self.reach(position))
         return maybeDeferred(self._reached, position).addErrback(self._without_content, lambda: self.reach(position))
 
     def _reached(self, position: int) -> tuple[int, int]:
         content = self._readable(position + 1)
+        if content.size <= position:
+            raise OSError(_LOST)
         descriptor = content.fileno()
         assert descriptor is not None
         # The last byte is reached by itself, so that nobody gets it before it was looked at what it is the end of.
         with_last = self._fill.is_verified or position + 1 == self.descriptor.size
         return descriptor, min(content.size, self._fill.available, self.descriptor.size - (not with_last))
+
+    def _is_lost(self) -> bool:
+        """Whether what comes is not what this reader's client was told of, or has got a part of."""
+        begun_anew = self._content is not None and self._beginnings != self._fill.beginnings
+        return begun_anew or self._fill.size != self.descriptor.size
 
     def read(self, start: int, stop: int) -> bytes:
         raise NotImplementedError("a blob that is still coming is not at hand")
@@ -85,8 +94,8 @@ class GrowingReader:
         """The next bytes of a delivery: as many as have come, when any have."""
         if self._closed:
             return succeed(b"")
-        if self._content is not None and self._beginnings != self._fill.beginnings:
-            return fail(OSError("what came of a blob was lost while it was delivered"))
+        if self._is_lost():
+            return fail(OSError(_LOST))
         if start >= self._fill.available:
             return self._fill.grown(start).addCallback(lambda _: self.read_turn(start, stop))
         if self._source.mirrored.tree.driver.immediate:
@@ -131,13 +140,15 @@ class GrowingReader:
         Errors:
             OSError: it is not the content that was read so far. Of two that differ nobody must get a part each.
         """
-        content, former = self._fill.reader(), self._content
+        # First, since the fill may go on while this thread opens the content.
+        beginnings, claims = self._fill.beginnings, self._fill.claims
         # Of what was read and verified here another fill may have put another copy there.
-        verified = self._fill.is_verified and self._claims == self._fill.claims
+        verified = self._fill.is_verified and self._claims == claims
+        content, former = self._fill.reader(), self._content
         if former is not None and not verified and not _is_same(former, content):
             content.close()
             raise OSError("what came of a blob was replaced while it was delivered")
-        self._content, self._beginnings, self._claims = content, self._fill.beginnings, self._fill.claims
+        self._content, self._beginnings, self._claims = content, beginnings, claims
         if former is not None:
             former.close()
 

@@ -38,7 +38,9 @@ class FilePull:
     async def _take(self) -> None:
         try:
             while self.size < self._file.descriptor.size:
-                _, self.size = await self._file.reach(self.size)
+                _, size = await self._file.reach(self.size)
+                assert size > self.size, "told of what is not there"
+                self.size = size
         finally:
             self._file.close()
 
@@ -175,6 +177,71 @@ class TwoProcessesTests(MirrorTestCase):
         self.assert_pulled(third, LARGE)
         self.failureResultOf(second.done, OSError)
         self.assertEqual(open_files(), self.opened)
+
+    def test_of_a_wrong_part_that_was_left_over_nobody_gets_a_clean_end(self) -> None:
+        digest = self.upstream.add_blob(LARGE)
+        id = layout.fill_id(digest)
+        for path, content in (
+            (layout.upload_data(APP, id), b"\xff" * len(LARGE)),
+            (layout.upload_size(APP, id), b"%d" % len(LARGE)),
+        ):
+            self.mirror.driver.put_content(path, content)
+        self.upstream.hold = {"fetch_blob"}
+        first = self.registry.open_blob(APP, digest)
+        second = self.pull(digest, mirror=self.other)
+        file = self.file_of(digest)
+        self.assertEqual((len(second.content), file.size), (len(LARGE) - 1, len(LARGE) - 1))
+        self.upstream.hold = set()
+        self.upstream.let_go()
+        self.assert_pulled(Pull(self.successResultOf(first)), LARGE)
+        self.clock.advance(LOOK)
+        self.failureResultOf(second.done, OSError)
+        self.failureResultOf(file.done, OSError)
+        self.assertEqual(open_files(), self.opened)
+
+    def refused(self, wrong: bytes, digest: Digest) -> None:
+        """Let the first process refuse what it fetched, while the second follows it."""
+        self.upstream.add_blob(wrong, instead_of=LARGE)
+        self.upstream.released = RELEASED
+        first, second = self.pull(digest), self.pull(digest, mirror=self.other)
+        self.clock.advance(LOOK)
+        self.assertEqual(len(second.content), RELEASED)
+        self.upstream.release()
+        self.failureResultOf(first.done, UpstreamUnavailable)
+        self.upstream.add_blob(LARGE)
+        second.done.addErrback(lambda failure: failure.trap(OSError))
+
+    def test_who_comes_when_it_is_begun_anew_elsewhere_is_told_of_nothing_that_is_not_there(self) -> None:
+        digest = Digest.of(LARGE)
+        self.refused(b"\xff" * len(LARGE), digest)
+        self.upstream.hold = {"fetch_blob"}
+        again = self.registry.open_blob(APP, digest)
+        self.failureResultOf(self.file_of(digest).done, OSError)
+        self.upstream.let_go()
+        self.assert_pulled(Pull(self.successResultOf(again)), LARGE)
+
+    def assert_size_told_anew(self, wrong: bytes) -> None:
+        digest = Digest.of(LARGE)
+        self.refused(wrong, digest)
+        self.upstream.released = RELEASED
+        again = self.pull(digest)
+        self.clock.advance(LINGER)
+        early = self.pull(digest, mirror=self.other)
+        self.assertEqual(early.reader.descriptor.size, len(wrong))
+        self.clock.advance(LOOK)
+        late = self.pull(digest, mirror=self.other)
+        self.upstream.release()
+        self.assert_pulled(again, LARGE)
+        self.clock.advance(LOOK)
+        self.failureResultOf(early.done, OSError)
+        self.assert_pulled(late, LARGE)
+        self.assertEqual(open_files(), self.opened)
+
+    def test_of_more_than_was_told_at_first_nobody_gets_a_clean_end_of_a_part(self) -> None:
+        self.assert_size_told_anew(b"\xff" * (len(LARGE) // 2))
+
+    def test_of_less_than_was_told_at_first_nobody_waits_for_ever(self) -> None:
+        self.assert_size_told_anew(b"\xff" * (2 * len(LARGE)))
 
     def file_of(self, digest: Digest) -> FilePull:
         """A pull through the second process by somebody who gets the file, and not its bytes."""
