@@ -231,7 +231,7 @@ class Fill:
         while not self._stopping:
             try:
                 found = await self._source.in_thread(self._look).addErrback(tell_full)
-                size = await self._fill(found) if isinstance(found, BlobWriter) else found
+                outcome = await self._fill(found) if isinstance(found, BlobWriter) else found
             except StorageFull:
                 await self._need_room()
                 continue
@@ -242,14 +242,14 @@ class Fill:
                 if self.beginnings >= MOST_BEGINNINGS:
                     raise UpstreamUnavailable("what came was lost again and again") from None
                 continue
-            if isinstance(size, int):
-                self._completed(size)
+            if isinstance(outcome, int):
+                self._completed(outcome)
                 return
-            self._expect_growth(size)
-            if size.size is not None:
+            self._expect_growth(outcome)
+            if outcome.size is not None:
                 # Another size than before: what was fetched elsewhere was refused, and is fetched once more.
-                self.size = size.size
-                self._found(size.stored)
+                self.size = outcome.size
+                self._found(outcome.stored)
             await self._pause.sleep(LOOK)
         raise UpstreamUnavailable(STOPPING)
 

@@ -98,14 +98,8 @@ class TwoProcessesTests(MirrorTestCase):
         self.assertEqual(open_files(), self.opened)
 
     def test_of_wrong_content_nobody_gets_a_clean_end(self) -> None:
-        digest = self.upstream.add_blob(b"\xff" * len(LARGE), instead_of=LARGE)
-        self.upstream.released = RELEASED
-        first, second = self.pull(digest), self.pull(digest, mirror=self.other)
-        self.clock.advance(LOOK)
-        self.assertEqual(len(second.content), RELEASED)
-        self.upstream.release()
-        self.failureResultOf(first.done, UpstreamUnavailable)
-        self.upstream.add_blob(LARGE)
+        digest = Digest.of(LARGE)
+        second = self.refused(b"\xff" * len(LARGE), digest)
         third = self.pull(digest)
         self.assert_pulled(third, LARGE)
         self.clock.advance(LOOK)
@@ -155,12 +149,8 @@ class TwoProcessesTests(MirrorTestCase):
         self.assertEqual(open_files(), self.opened)
 
     def test_who_comes_when_what_another_process_fetched_was_just_refused_waits(self) -> None:
-        digest = self.upstream.add_blob(b"\xff" * len(LARGE), instead_of=LARGE)
-        self.upstream.released = RELEASED
-        first, second = self.pull(digest), self.pull(digest, mirror=self.other)
-        self.clock.advance(LOOK)
-        self.upstream.release()
-        self.failureResultOf(first.done, UpstreamUnavailable)
+        digest = Digest.of(LARGE)
+        second = self.refused(b"\xff" * len(LARGE), digest)
         turns = Counter[str]()
         read_turn = GrowingReader.read_turn
 
@@ -172,7 +162,6 @@ class TwoProcessesTests(MirrorTestCase):
         self.patch(GrowingReader, "read_turn", counted)
         third = self.pull(digest, mirror=self.other)
         self.assertEqual((third.content, third.done.called), (b"", False))
-        self.upstream.add_blob(LARGE)
         self.clock.advance(LOOK)
         self.assert_pulled(third, LARGE)
         self.failureResultOf(second.done, OSError)
@@ -199,8 +188,8 @@ class TwoProcessesTests(MirrorTestCase):
         self.failureResultOf(file.done, OSError)
         self.assertEqual(open_files(), self.opened)
 
-    def refused(self, wrong: bytes, digest: Digest) -> None:
-        """Let the first process refuse what it fetched, while the second follows it."""
+    def refused(self, wrong: bytes, digest: Digest) -> Pull:
+        """Let the first process refuse what it fetched, while the second follows it; a pull through the second."""
         self.upstream.add_blob(wrong, instead_of=LARGE)
         self.upstream.released = RELEASED
         first, second = self.pull(digest), self.pull(digest, mirror=self.other)
@@ -209,7 +198,7 @@ class TwoProcessesTests(MirrorTestCase):
         self.upstream.release()
         self.failureResultOf(first.done, UpstreamUnavailable)
         self.upstream.add_blob(LARGE)
-        second.done.addErrback(lambda failure: failure.trap(OSError))
+        return second
 
     def test_who_comes_when_it_is_begun_anew_elsewhere_is_told_of_nothing_that_is_not_there(self) -> None:
         digest = Digest.of(LARGE)
