@@ -25,8 +25,9 @@ from bench.client import (
     checked,
     location,
 )
+from bench.machine import claim_memory
 from bench.servers import CHECKOUT, TLS_SUITE, Server
-from bench.stores import KIB, LargeBlob, blob_folder, digest_of, push_large_blob
+from bench.stores import GIB, KIB, LargeBlob, blob_folder, digest_of, push_large_blob
 
 CONNECTIONS = 8
 PUSHERS = 8
@@ -175,6 +176,7 @@ def push_large(server: Server) -> Load:
         wall = 0.0
         for _ in range(amount.large):
             blob = LargeBlob(next(seeds))
+            claim_memory(server.place.folder, GIB + GIB // 4)
             with Client(server) as client:
                 start = time.monotonic()
                 push_large_blob(client, "large/pushed", blob)

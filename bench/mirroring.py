@@ -16,6 +16,7 @@ from pathlib import Path
 
 import attrs
 
+from bench.machine import claim_memory
 from bench.measure import Site
 from bench.servers import CHECKOUT, DISTRIBUTION, NGINX, REGISTRYD, Place, Server, ServerError, running
 from bench.stores import GIB, MIB, blob_folder
@@ -245,6 +246,7 @@ def _turn(
                 _measured(server, upstream, beside, private, 1)
                 yield _PRIVATE, _measured(server, upstream, beside, private, 1, WARM_PULLS)
             pulls = WARM_PULLS if row.warm else 1
+            claim_memory(site.folder, size + size // 4)
             yield program, _measured(server, upstream, target, digest, row.clients, pulls)
 
 
