@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import Protocol
 
 import attrs
@@ -13,6 +12,7 @@ from zope.interface import implementer
 
 from registryd.interfaces import IBlobReader, IFileBlobReader, InThread, PeerGone
 from registryd.model import Descriptor
+from registryd.readahead import read_ahead
 from registryd.storage.interfaces import IContentReader
 
 TURN = 256 * 1024
@@ -66,7 +66,7 @@ class FileBlobReader(BlobReader):
     at_hand = True
 
     def read_turn(self, start: int, stop: int) -> Deferred[bytes]:
-        os.posix_fadvise(self.fileno(), stop, READ_AHEAD, os.POSIX_FADV_WILLNEED)
+        read_ahead(self.fileno(), stop, min(stop + READ_AHEAD, self.descriptor.size))
         return maybeDeferred(self._content.read, start, stop)
 
     def fileno(self) -> int:

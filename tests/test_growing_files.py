@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import os
 from typing import cast
 
 from twisted.internet import reactor
@@ -116,7 +115,7 @@ class GrowingFileTests(LoopbackCase):
         self.patch(sendfile, "TURN", 128 * 1024)
         self.patch(sendfile, "READ_AHEAD", 256 * 1024)
         asked: list[int] = []
-        self.patch(os, "posix_fadvise", lambda file, start, size, how: asked.append(start))
+        self.patch(sendfile, "read_ahead", lambda file, start, stop: asked.append(start))
         client = await self.client()
         client.transport.write(GET)
         steps = range(0, STEP, 100_000)

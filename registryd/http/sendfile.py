@@ -11,8 +11,9 @@ from twisted.python.failure import Failure
 from zope.interface import implementer
 
 from registryd.interfaces import IFileBlobReader, IFileDelivery, IGrowingFile, PeerGone
+from registryd.readahead import read_ahead
 
-TURN = 4 * 1024 * 1024
+TURN = 8 * 1024 * 1024
 """Bytes that are sent before others get their turn: about a millisecond."""
 
 PIECE = 1024 * 1024
@@ -114,8 +115,8 @@ class SendFile:
         if size < self._stop and size - self.position < READ_AHEAD:
             return  # It was written just now, and is in memory.
         self._read_ahead = max(self._read_ahead, self.position)
-        if self.position + TURN > self._read_ahead < self._stop:
-            os.posix_fadvise(file, self._read_ahead, READ_AHEAD, os.POSIX_FADV_WILLNEED)
+        if self.position + TURN >= self._read_ahead < self._stop:
+            read_ahead(file, self._read_ahead, min(self._read_ahead + READ_AHEAD, size))
             self._read_ahead += READ_AHEAD
 
     def stopProducing(self) -> None:
