@@ -31,7 +31,7 @@ from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from registryd.storage import durable
 from registryd.storage.allocation import MOST_AT_ONCE
-from registryd.storage.files import AHEAD, LEAST_AHEAD, FileWriter
+from registryd.storage.files import LEAST_AHEAD, MOST_AHEAD, FileWriter
 from registryd.storage.filesystem import LOCK_NAME, FilesystemDriver
 from registryd.storage.interfaces import IContentWriter, IStorageDriver
 
@@ -322,63 +322,64 @@ class FileTests(SynchronousTestCase):
         assert os.listdir("/proc/self/fd") == open_before
 
 
-class ExpectTests(SynchronousTestCase):
-    """Content whose size is known is laid out before it comes."""
+class LayingOutTests(SynchronousTestCase):
+    """The blocks of large content are laid out before it comes."""
 
     def mount(self, mebibytes: int) -> None:
         folder = new_small_folder(self, mebibytes)
         self.place = f"{folder}/a"
         self.driver = FilesystemDriver(folder)
 
-    def open(self, expected: int) -> IContentWriter:
+    def open(self) -> IContentWriter:
         writer = self.driver.writer("/a", True)
         self.addCleanup(writer.close)
-        writer.expect(expected)
         return writer
 
     def laid_out(self) -> int:
         """Bytes that the file takes of the disk."""
         return os.stat(self.place).st_blocks * 512
 
-    def test_a_part_at_a_time(self) -> None:
+    def test_as_many_as_were_written_and_not_too_many(self) -> None:
         self.mount(8192)
-        writer = self.open(AHEAD + 2 * LEAST_AHEAD)
-        self.assertEqual(self.laid_out(), 0)
+        writer = self.open()
         seen = []
-        while writer.size < AHEAD + 2 * LEAST_AHEAD:
+        while writer.size < 3 * MOST_AHEAD:
             writer.write([b"1" * LEAST_AHEAD])
-            seen.append((writer.size, os.stat(self.place).st_size, self.laid_out()))
-        steps = [(number * LEAST_AHEAD, AHEAD) for number in range(1, AHEAD // LEAST_AHEAD + 1)]
-        steps += [(AHEAD + number * LEAST_AHEAD, AHEAD + 2 * LEAST_AHEAD) for number in (1, 2)]
-        self.assertEqual(seen, [(size, size, laid_out) for size, laid_out in steps])
+            self.assertEqual(os.stat(self.place).st_size, writer.size)
+            seen.append(self.laid_out())
+        whole = [least * LEAST_AHEAD for least in (1, 2, 4, 4, 8, 8, 8, 8, *[16] * 8, *[24] * 8)]
+        self.assertEqual(seen, whole)
 
-    def test_is_given_back_where_less_came(self) -> None:
+    def test_what_was_there_before_the_writer_does_not_count(self) -> None:
         self.mount(8192)
-        writer = self.open(2 * LEAST_AHEAD)
-        writer.write([b"1" * MIB])
-        self.assertEqual(self.laid_out(), 2 * LEAST_AHEAD)
-        writer.close()
-        self.assertEqual((self.laid_out(), self.driver.get_content("/a")), (MIB, b"1" * MIB))
-        again = self.open(2 * LEAST_AHEAD)
-        again.write([b"2"])
-        self.assertEqual((self.laid_out(), again.size), (2 * LEAST_AHEAD, MIB + 1))
+        first = self.open()
+        first.write([b"1" * LEAST_AHEAD])
+        first.close()
+        second = self.open()
+        second.write([b"2" * MIB])
+        second.write([b"2" * MIB])
+        self.assertEqual(self.laid_out(), LEAST_AHEAD + 2 * MIB)
 
-    def test_where_it_is_not_worth_it(self) -> None:
+    def test_is_given_back_by_what_ends_the_content(self) -> None:
         self.mount(8192)
-        writer = self.open(LEAST_AHEAD - 1)
-        writer.write([b"1" * MIB])
-        self.assertEqual(self.laid_out(), MIB)
+        ends: Sequence[Callable[[IContentWriter], None]] = (lambda writer: writer.sync(), lambda writer: writer.close())
+        for end in ends:
+            writer = self.open()
+            begun = writer.size
+            for size in (LEAST_AHEAD, MIB):
+                writer.write([b"1" * size])
+            self.assertEqual(self.laid_out(), begun + 2 * LEAST_AHEAD)
+            end(writer)
+            self.assertEqual(self.laid_out(), begun + LEAST_AHEAD + MIB)
+            writer.close()
+        self.assertEqual(self.driver.get_content("/a"), b"1" * writer.size)
 
     def test_where_there_is_little_room(self) -> None:
-        self.mount(MOST_AT_ONCE * AHEAD // MIB - 1)
-        writer = self.open(1 << 40)
-        writer.write([b"1" * MIB])
-        self.assertEqual(self.laid_out(), MIB)
-        other = self.driver.writer("/other", True)
-        self.addCleanup(other.close)
-        other.expect(LEAST_AHEAD)
-        other.write([b"1"])
-        self.assertEqual(os.stat(f"{self.driver.root}/other").st_blocks * 512, LEAST_AHEAD)
+        self.mount(MOST_AT_ONCE * LEAST_AHEAD // MIB)
+        writer = self.open()
+        for size in (LEAST_AHEAD, MIB):
+            writer.write([b"1" * size])
+        self.assertEqual(self.laid_out(), LEAST_AHEAD + MIB)
 
 
 class FailureTests(SynchronousTestCase):

@@ -55,10 +55,6 @@ class FaultyWriter:
         self.driver.writes += 1
         self.inner.write(buffers)
 
-    def expect(self, size: int) -> None:
-        self.driver.expected.append(size)
-        self.inner.expect(size)
-
     def truncate(self, size: int) -> None:
         self.inner.truncate(size)
 
@@ -89,7 +85,6 @@ class FaultyDriver(MemoryDriver):
         super().__init__()
         self.sync, self.data, self.deletion = Fault(), Fault(), Fault()
         self.reads = self.writes = 0
-        self.expected: list[int] = []
         self.ends = 1 << 40
 
     def writer(self, path: str, create: bool) -> IContentWriter:

@@ -166,8 +166,6 @@ class Fetching:
             if self._size is None and fetch.size is not None:
                 await self._source.in_thread(self._note_size, fetch.size)
                 self._size = fetch.size
-            if self._size is not None:
-                writer.content.expect(self._size)
             self._told(self._size, writer.stored)
             if self._stopping:
                 raise UpstreamUnavailable(STOPPING)

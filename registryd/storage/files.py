@@ -16,11 +16,11 @@ from registryd.storage.allocation import give_back, lay_out
 from registryd.storage.durable import ATTEMPTS, write_all
 from registryd.storage.interfaces import IContentReader, IContentWriter
 
-AHEAD: Final = 64 * 1024 * 1024
-"""Bytes that are laid out at once, of content whose size is known."""
+MOST_AHEAD: Final = 64 * 1024 * 1024
+"""Bytes that are laid out at once; before that as many as were written."""
 
 LEAST_AHEAD: Final = 8 * 1024 * 1024
-"""Bytes below which laying out what is to come saves less than it costs."""
+"""Bytes that a writer writes before it lays out any: of less, too little would follow that needs them."""
 
 _APPEND: Final = os.O_RDWR | os.O_APPEND
 
@@ -62,16 +62,17 @@ class FileWriter(FileReader):
     """
 
     _place: str
-    _expected: int = 0
-    _prepared: int = 0
+    _begun: int = attrs.field(init=False)
+    _laid_out: int = attrs.field(init=False, default=0)
 
-    def expect(self, size: int) -> None:
-        self._expected = size
+    def __attrs_post_init__(self) -> None:
+        self._begun = self.size
 
     def write(self, buffers: Sequence[bytes | bytearray | memoryview]) -> None:
-        if self._prepared <= self.size <= self._expected - LEAST_AHEAD:
-            self._prepared = min(self.size + AHEAD, self._expected)
-            lay_out(self._descriptor, self.size, self._prepared)
+        written = self.size - self._begun
+        if written >= LEAST_AHEAD and self.size >= self._laid_out:
+            self._laid_out = self.size + min(written, MOST_AHEAD)
+            lay_out(self._descriptor, self.size, self._laid_out)
         try:
             self.size += write_all(self._descriptor, buffers)
         except BaseException:
@@ -88,6 +89,7 @@ class FileWriter(FileReader):
             self.size = size
 
     def sync(self) -> None:
+        self._give_back()
         os.fsync(self._descriptor)
 
     def stands(self) -> bool:
@@ -97,9 +99,14 @@ class FileWriter(FileReader):
             return False
 
     def close(self) -> None:
-        if self._descriptor >= 0 and self.size < self._prepared:
-            give_back(self._descriptor, self.size)
+        self._give_back()
         super().close()
+
+    def _give_back(self) -> None:
+        """Free what was laid out for more than came."""
+        if self._descriptor >= 0 and self.size < self._laid_out:
+            give_back(self._descriptor, self.size)
+            self._laid_out = 0
 
 
 def open_reader(place: str) -> FileReader:

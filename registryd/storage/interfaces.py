@@ -82,9 +82,6 @@ class IContentWriter(Interface):
     def read(start: int, stop: int) -> bytes:
         """Bytes that were written, as IContentReader.read."""
 
-    def expect(size: int) -> None:
-        """Hear that the content will have ``size`` bytes, if all goes well; a storage may prepare for them."""
-
     def truncate(size: int) -> None:
         """Forget what lies beyond ``size`` bytes."""
 

@@ -288,9 +288,6 @@ class _MemoryWriter(_MemoryReader):
             content.modified = time.time()
             self.size = len(content.data)
 
-    def expect(self, size: int) -> None:
-        pass
-
     def truncate(self, size: int) -> None:
         with self._guard:
             content = self._opened()

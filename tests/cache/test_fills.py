@@ -154,15 +154,6 @@ class ColdBlobTests(MirrorTestCase):
         self.upstream.release()
         self.assert_pulled(pull, LARGE)
 
-    def test_expects_its_size(self) -> None:
-        driver = FaultyDriver()
-        self.upstream.breaks_after = PIECE
-        pull = self.pull(self.upstream.add_blob(LARGE), mirror=Mirror(driver, like=self.mirror))
-        self.upstream.breaks_after = None
-        self.pass_delays()
-        self.assert_pulled(pull, LARGE)
-        self.assertEqual(driver.expected, [len(LARGE)] * 2)
-
     def test_is_opened_once_by_who_reads_it_while_it_grows(self) -> None:
         digest = self.upstream.add_blob(LARGE)
         self.upstream.released = 1

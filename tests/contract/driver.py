@@ -250,17 +250,6 @@ class DriverContract(_Case):
         self.assertEqual(second.size, 1)
         second.close()
 
-    def test_what_is_expected_changes_nothing_that_is_seen(self) -> None:
-        for expected in (1 << 20, 1 << 25, 1 << 60):
-            writer = self.driver.writer(f"/{expected}", True)
-            writer.write([b"1"])
-            writer.expect(expected)
-            writer.write([b"2"])
-            writer.sync()
-            self.assertEqual((writer.size, self.driver.stat(f"/{expected}").size), (2, 2))
-            writer.close()
-            self.assertEqual(self.driver.get_content(f"/{expected}"), b"12")
-
     def test_write_os_error_of_what_is_closed(self) -> None:
         writer = self.driver.writer("/a", True)
         writer.close()
