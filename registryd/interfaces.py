@@ -407,6 +407,12 @@ class IUpstream(Interface):
             BlobUnknown: the upstream does not hold it.
         """
 
+    def blob_broke_off(digest: Digest) -> None:
+        """Hear that the last fetch of a blob did not bring all: the next may come from another place."""
+
+    def blob_was_wrong(digest: Digest) -> None:
+        """Hear that what the fetches of a blob brought together is another: the next may come from another place."""
+
     def tags(name: RepositoryName) -> Deferred[Sequence[str]]:
         """All tags of a repository, in the order of their bytes.
 

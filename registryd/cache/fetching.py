@@ -177,10 +177,14 @@ class Fetching:
                 if self._size is None and consumer.is_exceeded:
                     raise self._too_large(limit) from None
                 raise
+            if self._size is not None and writer.size != self._size:
+                raise UpstreamUnavailable("the upstream's answer ended early")
+        except UpstreamUnavailable:
+            if not self._stopping:
+                self._source.upstream.blob_broke_off(self._blob.digest)
+            raise
         finally:
             fetch.abandon()
-        if self._size is not None and writer.size != self._size:
-            raise UpstreamUnavailable("the upstream's answer ended early")
 
     def _too_large(self, limit: int) -> BlobUnknown:
         _log.error(

@@ -333,6 +333,7 @@ class Fill:
             size = (await writer.commit(self.blob.digest)).size
         except DigestInvalid:
             _log.error("{name}: the upstream sent other content for {digest}", **attrs.asdict(self.blob, recurse=False))
+            self._source.upstream.blob_was_wrong(self.blob.digest)
             raise UpstreamUnavailable("the upstream sent content with another digest") from None
         self.is_verified = True
         self._source.meters.blobs.fetched(size)

@@ -137,11 +137,18 @@ class PassingReader:
                 if fetch.start > start:
                     raise UpstreamUnavailable("the upstream resumes at another byte than it was asked for")
                 await passing.take(fetch, start - fetch.start)
+            except UpstreamUnavailable:
+                self._upstream.blob_broke_off(self._blob.digest)
+                raise
             finally:
                 fetch.abandon()
         finally:
             passing.end()
-        passing.give_last(self._blob.digest)
+        try:
+            passing.give_last(self._blob.digest)
+        except UpstreamUnavailable:
+            self._upstream.blob_was_wrong(self._blob.digest)
+            raise
 
 
 @implementer(IViewConsumer, IPushProducer)

@@ -26,6 +26,7 @@ from registryd.upstream.manifests import Manifests
 from registryd.upstream.origins import Origin
 from registryd.upstream.ratelimit import RateLimit, RateLimits
 from registryd.upstream.remote import Remote
+from registryd.upstream.senders import Senders
 from registryd.upstream.slots import Slots
 
 _T = TypeVar("_T")
@@ -46,7 +47,8 @@ class _Url:
 class UpstreamRegistry:
     """An upstream by its configuration; ``name`` is what logs call it.
 
-    Its URLs are asked in their order, and the next one where one fails, or does not hold what is asked for. Nothing is
+    Its URLs are asked in their order, and the next one where one fails, or does not hold what is asked for; one that
+    broke off in a blob, or sent another, is asked for that blob after the others. Nothing is
     dialled before the first request. ``on_rate_limit`` is told whenever the upstream says how much it leaves us.
 
     Errors of the constructor:
@@ -79,6 +81,8 @@ class UpstreamRegistry:
             manifests = Manifests(remote, slots, manifest_limit, clock)
             self._urls.append(_Url(remote, manifests, Blobs(remote, slots), Lists(remote, slots, manifests)))
 
+        self._senders = Senders(self._urls, clock)
+
     def state(self) -> UpstreamState:
         """Whether any of its URLs may be asked now, and how much it leaves us."""
         limit = self._limits.latest
@@ -108,7 +112,18 @@ class UpstreamRegistry:
         return self._first(lambda url: url.blobs.resolve(name, digest))
 
     def fetch_blob(self, name: RepositoryName, digest: Digest, start: int) -> Deferred[IFetch]:
-        return self._first(lambda url: url.blobs.fetch(name, digest, start))
+        async def fetch(url: _Url) -> IFetch:
+            fetched = await url.blobs.fetch(name, digest, start)
+            self._senders.begun(digest, url)
+            return fetched
+
+        return self._first(fetch, self._senders.in_order(digest))
+
+    def blob_broke_off(self, digest: Digest) -> None:
+        self._senders.broke_off(digest)
+
+    def blob_was_wrong(self, digest: Digest) -> None:
+        self._senders.was_wrong(digest)
 
     def tags(self, name: RepositoryName) -> Deferred[Sequence[str]]:
         return self._first(lambda url: url.lists.tags(name))
@@ -121,12 +136,14 @@ class UpstreamRegistry:
         if any(url.remote.origin == origin for url in self._urls):
             self._limits.saw(headers)
 
-    def _first(self, ask: Callable[[_Url], Coroutine[Deferred[Any], Any, _T]]) -> Deferred[_T]:
+    def _first(
+        self, ask: Callable[[_Url], Coroutine[Deferred[Any], Any, _T]], urls: Sequence[_Url] | None = None
+    ) -> Deferred[_T]:
         """The answer of the first URL that has one. That something does not exist is believed only if all say so."""
 
         async def ask_all() -> _T:
             errors: list[RegistryError] = []
-            for url in self._urls:
+            for url in self._urls if urls is None else urls:
                 try:
                     url.remote.flow.check()
                     return await ask(url)

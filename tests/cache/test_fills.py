@@ -365,6 +365,7 @@ class WrongContentTests(MirrorTestCase):
         self.assertFalse(self.mirror.has(layout.layer_link(APP, digest)))
         self.assertFalse(self.mirror.has_session(digest))
         self.assertTrue([text for text in formats if "other content" in text])
+        self.assertEqual(self.upstream.blamed, [("was wrong", digest)])
         self.assert_nothing_open()
 
     def test_of_a_small_blob_is_an_error(self) -> None:
@@ -404,6 +405,7 @@ class BrokenOffTests(MirrorTestCase):
         self.assert_pulled(pull, LARGE)
         self.assertEqual(self.upstream.starts, [0, RELEASED, 2 * RELEASED])
         self.assertEqual(self.upstream.bytes_sent, len(LARGE))
+        self.assertEqual(self.upstream.blamed, [("broke off", digest)] * 2)
 
     def test_waits_longer_and_longer_and_then_fails(self) -> None:
         digest = self.upstream.add_blob(LARGE)
@@ -658,6 +660,7 @@ class RoomTests(MirrorTestCase):
         self.upstream.release()
         self.failureResultOf(pull.done, UpstreamUnavailable)
         self.assertEqual(len(pull.content), len(LARGE) - 1)
+        self.assertEqual(self.upstream.blamed, [("was wrong", digest)])
 
     def test_that_cannot_be_made_for_an_error_is_none(self) -> None:
         space = self.full(2000)

@@ -109,7 +109,8 @@ class FakeUpstream:
     ``unavailable``, ``breaks_after`` (bytes of an answer), ``released`` (bytes of each answer that may go out now),
     ``resumes``, ``tells_size``, ``told_size`` and ``heads_blobs``, which tells a size too, are switches. ``hold`` names
     the kinds of calls that wait for ``let_go``, ``refused_kinds`` those that are answered as if the upstream were
-    unavailable. ``asked`` counts the calls by kind, ``fetches`` are all the answers.
+    unavailable. ``asked`` counts the calls by kind, ``fetches`` are all the answers, ``blamed`` is what was heard
+    of them.
     """
 
     def __init__(self) -> None:
@@ -132,6 +133,7 @@ class FakeUpstream:
         self.exists = True
         self.hold: set[str] = set()
         self.refused_kinds: set[str] = set()
+        self.blamed: list[tuple[str, Digest]] = []
         self._held: list[tuple[Deferred[Any], Callable[[], Any]]] = []
 
     def add_blob(self, content: bytes, instead_of: bytes | None = None) -> Digest:
@@ -169,6 +171,12 @@ class FakeUpstream:
     def fetch_blob(self, name: RepositoryName, digest: Digest, start: int) -> Deferred[IFetch]:
         self.starts.append(start)
         return self._ask("fetch_blob", name, lambda: self._fetch(digest, start))
+
+    def blob_broke_off(self, digest: Digest) -> None:
+        self.blamed.append(("broke off", digest))
+
+    def blob_was_wrong(self, digest: Digest) -> None:
+        self.blamed.append(("was wrong", digest))
 
     def tags(self, name: RepositoryName) -> Deferred[Sequence[str]]:
         return self._ask("tags", name, self._tags)

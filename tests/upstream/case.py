@@ -15,13 +15,19 @@ from twisted.logger import ILogObserver, LogEvent, formatEvent, globalLogPublish
 from twisted.trial.unittest import SynchronousTestCase, TestCase
 from zope.interface import provider
 
+from registryd.cache.mirrored import Mirrored
+from registryd.cache.registry import CachingRegistry
+from registryd.cache.source import Source
 from registryd.config import Upstream
 from registryd.config.values import CredentialHelper
 from registryd.errors import UpstreamUnavailable
+from registryd.metrics import MirrorMetrics
 from registryd.reference import Digest, RepositoryName, Tag
+from registryd.storage.memory import MemoryDriver
 from registryd.upstream import Patience, UpstreamRegistry
+from tests.cache.mirror import FakeSpace
 from tests.upstream.hostile import Hostile
-from tests.values import Sink
+from tests.values import Sink, at_once, local_registry
 
 _T = TypeVar("_T")
 
@@ -90,6 +96,14 @@ class UpstreamCase(TestCase):
         upstream = UpstreamRegistry(settings, "up", reactor, LIMIT, environment=environment or {}, **arguments)
         self.addCleanup(upstream.close)
         return upstream
+
+    def mirror(self, upstream: UpstreamRegistry) -> CachingRegistry:
+        """A mirror of an upstream, with nothing in it."""
+        local = local_registry(MemoryDriver(), at_once, now=self.clock.seconds)
+        mirrored = Mirrored(local.tree, "up")
+        meters = MirrorMetrics()
+        source = Source(upstream, mirrored, lambda name: name, 60.0, at_once, self.clock, self.clock.seconds, meters)
+        return CachingRegistry(source, local, local.uploads, local.promises, FakeSpace())
 
     def _until_tried(self) -> Deferred[None]:
         def trying() -> bool:

@@ -6,9 +6,10 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http_headers import Headers
 
-from registryd.errors import ManifestUnknown, UpstreamUnavailable
+from registryd.cache.fetching import DELAYS
+from registryd.errors import BlobUnknown, ManifestUnknown, UpstreamUnavailable
 from registryd.interfaces import UpstreamState
-from registryd.reference import Tag
+from registryd.reference import Digest, Tag
 from registryd.upstream.availability import (
     FIRST_DELAY,
     LONGEST_DELAY,
@@ -17,7 +18,12 @@ from registryd.upstream.availability import (
     Availability,
 )
 from registryd.upstream.guard import retry_after
+from registryd.upstream.senders import SECONDS
+from tests.cache.mirror import Pull
 from tests.upstream.case import LATEST, NAME, UpstreamCase
+from tests.upstream.hostile import Hostile
+
+LARGE = bytes(range(256)) * 1024
 
 
 class Failures(UpstreamCase):
@@ -178,6 +184,82 @@ class SeveralUrls(UpstreamCase):
         self.other.switches.status = 429
         for urls in ((self.other.url, self.hostile.url), (self.hostile.url, self.other.url)):
             await self.unavailable(self.upstream(*urls).get_manifest(NAME, Tag("none")))
+
+
+class UrlsThatFailABlob(UpstreamCase):
+    """One blob at two URLs: who fails it is asked for it after the other."""
+
+    def setUp(self) -> None:
+        super().setUp()
+        self.other = self.another()
+        for hostile in (self.hostile, self.other):
+            _, (self.digest, self.small) = hostile.content.image(NAME, LATEST, LARGE, b"layer")
+        self.registry = self.upstream(self.hostile.url, self.other.url)
+
+    async def asked(self, digest: Digest) -> Hostile:
+        """Who is asked for a blob."""
+        before = len(self.hostile.requests), len(self.other.requests)
+        await self.fetched(self.registry, digest)
+        after = len(self.hostile.requests), len(self.other.requests)
+        self.assertEqual(sum(after) - sum(before), 1)
+        return self.hostile if after[0] > before[0] else self.other
+
+    async def test_in_turns(self) -> None:
+        for expected in (self.hostile, self.other, self.hostile, self.other):
+            self.assertIs(await self.asked(self.digest), expected)
+            self.registry.blob_broke_off(self.digest)
+
+    async def test_other_blobs_are_asked_for_in_order(self) -> None:
+        await self.asked(self.digest)
+        self.registry.blob_broke_off(self.digest)
+        self.assertIs(await self.asked(self.small), self.hostile)
+
+    async def test_whoever_sent_of_what_was_wrong(self) -> None:
+        await self.asked(self.digest)
+        self.registry.blob_broke_off(self.digest)
+        self.assertIs(await self.asked(self.digest), self.other)
+        self.registry.blob_was_wrong(self.digest)
+        # It has failed once by itself, and once together with the other.
+        for _ in range(2):
+            self.assertIs(await self.asked(self.digest), self.other)
+        self.registry.blob_was_wrong(self.digest)
+        # Nobody has sent anything since.
+        self.registry.blob_was_wrong(self.digest)
+        self.assertIs(await self.asked(self.digest), self.hostile)
+
+    async def test_is_forgotten(self) -> None:
+        await self.asked(self.digest)
+        self.registry.blob_broke_off(self.digest)
+        self.clock.advance(SECONDS + 1)
+        self.assertIs(await self.asked(self.digest), self.hostile)
+
+    async def test_of_what_nobody_sent_nothing_is_known(self) -> None:
+        self.registry.blob_broke_off(self.digest)
+        self.registry.blob_was_wrong(self.digest)
+        self.assertIs(await self.asked(self.digest), self.hostile)
+
+    async def test_wrong_bytes_cost_one_pull(self) -> None:
+        self.hostile.switches.corrupt_blobs = True
+        mirror = self.mirror(self.registry)
+        await mirror.get_manifest(NAME, LATEST)
+        # All of it may have come, and been refused, before it is opened.
+        with self.assertRaises((UpstreamUnavailable, BlobUnknown)):
+            await Pull(await mirror.open_blob(NAME, self.digest)).done
+        await self.turn()
+        pull = Pull(await mirror.open_blob(NAME, self.digest))
+        await pull.done
+        self.assertTrue(pull.content == LARGE)
+
+    async def test_the_rest_comes_from_the_next(self) -> None:
+        self.hostile.switches.break_after = 3000
+        mirror = self.mirror(self.registry)
+        await mirror.get_manifest(NAME, LATEST)
+        pull = Pull(await mirror.open_blob(NAME, self.digest))
+        await self.until(lambda: any("broken off" in event for event in self.events))
+        self.clock.advance(DELAYS[0])
+        await pull.done
+        self.assertTrue(pull.content == LARGE)
+        self.assertEqual(self.other.requests[-1].headers["range"], "bytes=3000-")
 
 
 class Delays(SynchronousTestCase):

@@ -4,19 +4,14 @@ from __future__ import annotations
 
 from twisted.internet.defer import Deferred
 
-from registryd.cache.mirrored import Mirrored
-from registryd.cache.registry import CachingRegistry
-from registryd.cache.source import Source
 from registryd.errors import BlobUnknown, ManifestUnknown, UpstreamUnavailable
 from registryd.interfaces import IFetch
-from registryd.metrics import MirrorMetrics
 from registryd.reference import Digest
-from registryd.storage.memory import MemoryDriver
 from registryd.upstream.availability import DOUBTS, FIRST_DELAY
 from registryd.upstream.flow import PROOF
-from tests.cache.mirror import FakeSpace, Pull
+from tests.cache.mirror import Pull
 from tests.upstream.case import LATEST, NAME, UpstreamCase
-from tests.values import Sink, at_once, local_registry
+from tests.values import Sink
 
 LAYER = bytes(range(256)) * 1024
 LARGE = bytes(PROOF + 10)
@@ -166,7 +161,7 @@ class Stalls(UpstreamCase):
             await waiting
 
     async def test_cost_one_client_a_minute_and_the_next_nothing(self) -> None:
-        mirror = self.mirror()
+        mirror = self.mirror(self.registry)
         self.hostile.switches.stall_after = 1000
         begun = self.clock.seconds()
         pull = Pull(await mirror.open_blob(NAME, self.large))
@@ -190,13 +185,3 @@ class Stalls(UpstreamCase):
         await pull.done
         self.assertEqual(pull.content, LARGE)
         self.assertEqual(self.hostile.requests[-1].headers["range"], "bytes=3000-")
-
-    def mirror(self) -> CachingRegistry:
-        """A mirror of the upstream, with nothing in it."""
-        driver = MemoryDriver()
-        local = local_registry(driver, at_once, now=self.clock.seconds)
-        mirrored = Mirrored(local.tree, "up")
-        source = Source(
-            self.registry, mirrored, lambda name: name, 60.0, at_once, self.clock, self.clock.seconds, MirrorMetrics()
-        )
-        return CachingRegistry(source, local, local.uploads, local.promises, FakeSpace())
