@@ -29,6 +29,7 @@ from registryd.storage.durable import (
 from registryd.storage.files import open_reader, open_writer
 from registryd.storage.interfaces import Entry, IContentReader, IContentWriter, IStorageDriver, Leaf, Stat
 from registryd.storage.layout import is_temporary
+from registryd.storage.turnstile import Turnstile
 
 LOCK_NAME: Final = "registryd.lock"
 """The file in the root folder that ``lock`` holds."""
@@ -61,6 +62,7 @@ class FilesystemDriver:
     root: str = attrs.field(converter=_root)
     immediate: bool = attrs.field(default=True, init=False)
     _lock: int | None = attrs.field(default=None, init=False)
+    _turnstile: Turnstile = attrs.field(factory=Turnstile, init=False, repr=False)
 
     def get_content(self, path: str) -> bytes:
         try:
@@ -224,7 +226,12 @@ class FilesystemDriver:
     @contextmanager
     def guard(self, path: str, exclusive: bool) -> Iterator[None]:
         place = self._entry(path)
-        descriptor = _hold_folder(place, fcntl.LOCK_EX if exclusive else fcntl.LOCK_SH)
+        if exclusive:
+            with self._turnstile.before_others(place):
+                descriptor = _hold_folder(place, fcntl.LOCK_EX)
+        else:
+            self._turnstile.wait_for_turn(place)
+            descriptor = _hold_folder(place, fcntl.LOCK_SH)
         try:
             yield
         finally:
