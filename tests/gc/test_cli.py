@@ -51,6 +51,16 @@ def test_each_thing_and_a_summary(store: Store, tmp_path: Path) -> None:
     assert done.stderr == ""
 
 
+@pytest.mark.parametrize("unit", ["registryd-gc", "registryd-verify"])
+def test_what_the_units_run(store: Store, tmp_path: Path, unit: str) -> None:
+    store.image("kept", tags=["1"])
+    lines = (Path(__file__).parents[2] / "conf" / f"{unit}.service").read_text().splitlines()
+    (command,) = (line.partition("=")[2].split() for line in lines if line.startswith("ExecStart="))
+    assert (Path(command[0]).name, command[-1]) == ("registryd-gc", "/etc/registryd/config.yml")
+    told = json.loads(run(tmp_path, *command[1:-1], "config.yml").stdout)
+    assert (told["damage"], told["blobs"].get("read", 3)) == ([], 3)
+
+
 @pytest.mark.parametrize("program", [COLLECTOR, DAEMON], ids=["registryd-gc", "registryd"])
 def test_flags_as_in_distribution(store: Store, tmp_path: Path, program: list[str]) -> None:
     untagged = store.image("untagged")
