@@ -18,7 +18,7 @@ REMEMBERED: Final = 1024
 """Blobs of which is known who sent them."""
 
 SECONDS: Final = 3600.0
-"""For how long, after anything was heard of a blob."""
+"""For how long, since somebody last began to send a blob."""
 
 
 @attrs.define
