@@ -356,6 +356,7 @@ class IFetch(Interface):
     size: int | None = Attribute(
         "the size of the whole blob in bytes, or None where neither the answer nor HEAD tells it"
     )
+    sender: int = Attribute("which of the places that the upstream consists of sends it")
 
     def deliver_to(consumer: IViewConsumer) -> Deferred[None]:
         """Write the bytes from ``start`` to a consumer, as fast as it takes them; fires when the answer has ended.
@@ -407,11 +408,13 @@ class IUpstream(Interface):
             BlobUnknown: the upstream does not hold it.
         """
 
-    def blob_broke_off(digest: Digest) -> None:
-        """Hear that the last fetch of a blob did not bring all: the next may come from another place."""
+    def blob_failed(digest: Digest, sender: int) -> None:
+        """Hear that a sender had more of a blob to send, and did not: others are asked for it before that."""
 
-    def blob_was_wrong(digest: Digest) -> None:
-        """Hear that what the fetches of a blob brought together is another: the next may come from another place."""
+    def blob_was_wrong(digest: Digest, senders: Collection[int | None]) -> None:
+        """Hear that what some sent together is not the blob: others are asked for it before them. One that alone sent
+        it is the last to be asked. None stands for what is not known who sent it.
+        """
 
     def tags(name: RepositoryName) -> Deferred[Sequence[str]]:
         """All tags of a repository, in the order of their bytes.

@@ -30,7 +30,7 @@ import pytest
 from twisted.trial.unittest import SkipTest, SynchronousTestCase
 
 from registryd.storage import durable
-from registryd.storage.allocation import MOST_AT_ONCE
+from registryd.storage.allocation import MOST_AT_ONCE, lay_out
 from registryd.storage.files import LEAST_AHEAD, MOST_AHEAD, FileWriter
 from registryd.storage.filesystem import LOCK_NAME, FilesystemDriver
 from registryd.storage.interfaces import IContentWriter, IStorageDriver
@@ -373,6 +373,26 @@ class LayingOutTests(SynchronousTestCase):
             self.assertEqual(self.laid_out(), begun + LEAST_AHEAD + MIB)
             writer.close()
         self.assertEqual(self.driver.get_content("/a"), b"1" * writer.size)
+
+    def test_what_a_killed_writer_had_laid_out_is_given_back_by_who_ends_the_content(self) -> None:
+        self.mount(8192)
+        with open(self.place, "wb") as file:
+            file.write(b"1" * MIB)
+            file.flush()
+            lay_out(file.fileno(), MIB, MOST_AHEAD)
+        self.assertEqual(self.laid_out(), MOST_AHEAD)
+        writer = self.open()
+        writer.write([b"1" * MIB])
+        writer.sync()
+        self.assertEqual(self.laid_out(), 2 * MIB)
+
+    def test_a_look_changes_no_time(self) -> None:
+        self.mount(8192)
+        with open(self.place, "wb") as file:
+            lay_out(file.fileno(), 0, MOST_AHEAD)
+        os.utime(self.place, (1, 1))
+        self.open().close()
+        self.assertEqual((os.stat(self.place).st_mtime, self.laid_out()), (1, MOST_AHEAD))
 
     def test_where_there_is_little_room(self) -> None:
         self.mount(MOST_AT_ONCE * LEAST_AHEAD // MIB)

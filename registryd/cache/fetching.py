@@ -42,6 +42,10 @@ class BegunAnewError(Exception):
     """What lay in the session cannot be gone on with, and is gone."""
 
 
+class TooMuchError(Exception):
+    """More came than the blob has."""
+
+
 @attrs.frozen
 class Fillable:
     """Where a blob comes from, and where to: its name in the tree, and the one that the upstream knows it by."""
@@ -77,6 +81,7 @@ class Fetching:
     """Fetches what a session lacks of a blob, in as many answers of the upstream as it takes.
 
     ``told`` hears the blob's size, None where the upstream does not tell it, and how much is stored, when bytes come.
+    ``senders`` are those who have sent what the session holds; None stands for who did before this.
     """
 
     def __init__(
@@ -94,6 +99,7 @@ class Fetching:
         self._size = size
         self._told = told
         self._left_over = writer.size
+        self.senders: set[int | None] = {None} if writer.size else set()
         self._stopping = False
         self._pause = Pause(source.clock)
         self._asked: Deferred[IFetch] | None = None
@@ -117,6 +123,7 @@ class Fetching:
             UpstreamUnavailable: the upstream broke off for good, or the fetch was stopped.
             BlobUnknown: the upstream does not hold it, or sends without end what it does not tell the size of.
             PeerGone: the writer takes no more.
+            TooMuchError: what comes is not the blob.
             BegunAnewError: what lay in the session is not the blob's.
         """
         writer = self._writer
@@ -157,8 +164,8 @@ class Fetching:
         self._heard = self._source.clock.seconds()
 
     async def _fetch_rest(self) -> None:
-        writer = self._writer
-        fetch = await self._ask(writer.size)
+        writer, begun = self._writer, self._writer.size
+        fetch = await self._ask(begun)
         try:
             self._check(fetch)
             self._fetch = fetch
@@ -174,16 +181,22 @@ class Fetching:
             try:
                 await fetch.deliver_to(consumer)
             except PeerGone:
-                if self._size is None and consumer.is_exceeded:
+                if not consumer.is_exceeded:
+                    raise
+                self._source.upstream.blob_was_wrong(self._blob.digest, {*self.senders, fetch.sender})
+                if self._size is None:
                     raise self._too_large(limit) from None
-                raise
+                raise TooMuchError() from None
             if self._size is not None and writer.size != self._size:
                 raise UpstreamUnavailable("the upstream's answer ended early")
         except UpstreamUnavailable:
-            if not self._stopping:
-                self._source.upstream.blob_broke_off(self._blob.digest)
+            # One that brought something may go on with it: what several send may be parts of different blobs.
+            if writer.size == begun and not self._stopping:
+                self._source.upstream.blob_failed(self._blob.digest, fetch.sender)
             raise
         finally:
+            if writer.size > begun:
+                self.senders.add(fetch.sender)
             fetch.abandon()
 
     def _too_large(self, limit: int) -> BlobUnknown:

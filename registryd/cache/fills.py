@@ -7,7 +7,7 @@ the lock, and goes on where the bytes end.
 
 from __future__ import annotations
 
-from collections.abc import Callable
+from collections.abc import Callable, Collection
 from functools import partial
 
 import attrs
@@ -15,7 +15,7 @@ from twisted.internet.defer import Deferred, DeferredList, fail, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from registryd.cache.fetching import STOPPING, BegunAnewError, Fetching, Fillable, Pause
+from registryd.cache.fetching import STOPPING, BegunAnewError, Fetching, Fillable, Pause, TooMuchError
 from registryd.cache.source import Source
 from registryd.errors import BlobUnknown, DigestInvalid, RegistryError, StorageFull, UploadUnknown, UpstreamUnavailable
 from registryd.interfaces import IBlobWriter, PeerGone, Space
@@ -298,6 +298,7 @@ class Fill:
             UpstreamUnavailable: the upstream broke off for good, or sent other content.
             BlobUnknown: the upstream does not hold it.
         """
+        senders: Collection[int | None] = ()
         try:
             there = await self._source.in_thread(self._size_if_there)
             if there is None:
@@ -308,6 +309,7 @@ class Fill:
                 if self._stopping:
                     raise UpstreamUnavailable(STOPPING)
                 await self._fetching.run()
+                senders = self._fetching.senders
         except BlobUnknown:
             await writer.cancel()
             await self._source.in_thread(self._source.mirrored.tidy, self.blob.name)
@@ -315,6 +317,9 @@ class Fill:
         except PeerGone:
             await writer.suspend()  # Raises what the storage said when it wanted no more.
             raise UpstreamUnavailable("the fetch was given up") from None
+        except TooMuchError:
+            await writer.cancel()
+            raise UpstreamUnavailable("the upstream sent more than the blob has") from None
         except BegunAnewError:
             # Not emptied: who reads it in another process could not tell what then comes in it from what was there.
             await writer.cancel()
@@ -326,14 +331,14 @@ class Fill:
             # Who held the session has ended it between our first look and our claim.
             await writer.cancel()
             return there
-        return await self._commit(writer)
+        return await self._commit(writer, senders)
 
-    async def _commit(self, writer: IBlobWriter) -> int:
+    async def _commit(self, writer: IBlobWriter, senders: Collection[int | None]) -> int:
         try:
             size = (await writer.commit(self.blob.digest)).size
         except DigestInvalid:
             _log.error("{name}: the upstream sent other content for {digest}", **attrs.asdict(self.blob, recurse=False))
-            self._source.upstream.blob_was_wrong(self.blob.digest)
+            self._source.upstream.blob_was_wrong(self.blob.digest, senders)
             raise UpstreamUnavailable("the upstream sent content with another digest") from None
         self.is_verified = True
         self._source.meters.blobs.fetched(size)

@@ -136,19 +136,20 @@ class PassingReader:
             try:
                 if fetch.start > start:
                     raise UpstreamUnavailable("the upstream resumes at another byte than it was asked for")
+                if fetch.size not in (None, self.descriptor.size):
+                    raise UpstreamUnavailable("the upstream tells another size than before")
                 await passing.take(fetch, start - fetch.start)
             except UpstreamUnavailable:
-                self._upstream.blob_broke_off(self._blob.digest)
+                self._upstream.blob_failed(self._blob.digest, fetch.sender)
                 raise
             finally:
                 fetch.abandon()
         finally:
             passing.end()
-        try:
-            passing.give_last(self._blob.digest)
-        except UpstreamUnavailable:
-            self._upstream.blob_was_wrong(self._blob.digest)
-            raise
+        if not passing.give_last(self._blob.digest):
+            _log.error("the upstream sent other content for {digest}", digest=self._blob.digest)
+            self._upstream.blob_was_wrong(self._blob.digest, {fetch.sender, None} if start else {fetch.sender})
+            raise UpstreamUnavailable("the upstream sent content with another digest")
 
 
 @implementer(IViewConsumer, IPushProducer)
@@ -198,31 +199,31 @@ class _Passing:
             self._asked = None
 
     async def take(self, fetch: IFetch, skip: int) -> None:
-        """Pass on what a fetch brings, but for the first bytes of it."""
+        """Pass on what a fetch brings, but for the first bytes of it.
+
+        Errors:
+            UpstreamUnavailable: too little came.
+        """
         self._skip = skip
         try:
             await fetch.deliver_to(self)
         except PeerGone:
             if self._gone or self._left:
                 raise
+        if self._left:
+            raise UpstreamUnavailable("the upstream's answer ended early")
 
     def end(self) -> None:
         self._stop_waiting()
         self._consumer.unregisterProducer()
 
-    def give_last(self, digest: Digest) -> None:
-        """Give out what was withheld.
-
-        Errors:
-            UpstreamUnavailable: too little came, or something else.
-        """
-        if self._left:
-            raise UpstreamUnavailable("the upstream's answer ended early")
+    def give_last(self, digest: Digest) -> bool:
+        """Give out what was withheld, if all together is the blob; whether it is, or is not looked at."""
         if self._seen is not None:
             if self._seen.hexdigest() != digest.hex:
-                _log.error("the upstream sent other content for {digest}", digest=digest)
-                raise UpstreamUnavailable("the upstream sent content with another digest")
+                return False
             self._consumer.write(self._withheld)
+        return True
 
     def registerProducer(self, producer: IProducer, streaming: bool) -> None:
         self._producer = IPushProducer(producer)

@@ -81,7 +81,7 @@ class SendFile:
             self._end(None)
             return
         self._waits = True
-        self._file.reach(self.position).addCallbacks(self._send, self._failed)
+        self._file.reach(self.position).addCallback(self._send).addErrback(self._failed)
 
     def _send(self, reached: tuple[int, int]) -> None:
         self._waits = False

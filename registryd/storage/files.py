@@ -22,6 +22,10 @@ MOST_AHEAD: Final = 64 * 1024 * 1024
 LEAST_AHEAD: Final = 8 * 1024 * 1024
 """Bytes that a writer writes before it lays out any: of less, too little would follow that needs them."""
 
+# Source: stat(2), st_blocks.
+_BLOCK: Final = 512
+# Of what a file takes beyond its size, as much may be of the file system's own.
+_ROUNDING: Final = 1024 * 1024
 _APPEND: Final = os.O_RDWR | os.O_APPEND
 
 
@@ -89,6 +93,9 @@ class FileWriter(FileReader):
             self.size = size
 
     def sync(self) -> None:
+        # Also what a writer before this one had laid out when it was killed.
+        taken = os.fstat(self._descriptor).st_blocks * _BLOCK
+        self._laid_out = max(self._laid_out, taken - _ROUNDING)
         self._give_back()
         os.fsync(self._descriptor)
 

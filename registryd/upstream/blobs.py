@@ -113,12 +113,13 @@ class Blobs:
 
 
 @implementer(IFetch)
-@attrs.frozen
+@attrs.define
 class NothingMissing:
     """The rest of a blob of which all had come."""
 
     start: int
     size: int
+    sender: int = 0
 
     def deliver_to(self, consumer: IViewConsumer) -> Deferred[None]:
         return succeed(None)

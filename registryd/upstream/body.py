@@ -45,6 +45,7 @@ class Fetch(Protocol):
     ) -> None:
         self.start = start
         self.size = size
+        self.sender = 0
         self._response = response
         self._clock = clock
         self._timeout = timeout

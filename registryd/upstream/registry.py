@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import os
-from collections.abc import Callable, Coroutine, Mapping, Sequence
+from collections.abc import Callable, Collection, Coroutine, Mapping, Sequence
 from typing import Any, Final, TypeVar
 
 import attrs
@@ -35,8 +35,9 @@ _PATIENCE: Final = Patience()
 
 @attrs.frozen
 class _Url:
-    """What one URL is asked for."""
+    """What one URL is asked for; ``number`` is its place among the URLs."""
 
+    number: int
     remote: Remote
     manifests: Manifests
     blobs: Blobs
@@ -48,8 +49,8 @@ class UpstreamRegistry:
     """An upstream by its configuration; ``name`` is what logs call it.
 
     Its URLs are asked in their order, and the next one where one fails, or does not hold what is asked for; one that
-    broke off in a blob, or sent another, is asked for that blob after the others. Nothing is
-    dialled before the first request. ``on_rate_limit`` is told whenever the upstream says how much it leaves us.
+    failed a blob before is asked for that one after the others. Nothing is dialled before the first request.
+    ``on_rate_limit`` is told whenever the upstream says how much it leaves us.
 
     Errors of the constructor:
         AuthorityError: ``settings.ca`` cannot be used.
@@ -76,12 +77,11 @@ class UpstreamRegistry:
         self._agent = GuardedAgent(self._dialling, clock, patience.response, self._saw)
         source = _credentials(settings, reactor, environment, clock)
         self._urls: list[_Url] = []
-        for url in settings.urls:
+        for number, url in enumerate(settings.urls):
             remote = Remote(url, self._agent, source, clock, patience.read)
             manifests = Manifests(remote, slots, manifest_limit, clock)
-            self._urls.append(_Url(remote, manifests, Blobs(remote, slots), Lists(remote, slots, manifests)))
-
-        self._senders = Senders(self._urls, clock)
+            self._urls.append(_Url(number, remote, manifests, Blobs(remote, slots), Lists(remote, slots, manifests)))
+        self._senders = Senders(len(self._urls), clock)
 
     def state(self) -> UpstreamState:
         """Whether any of its URLs may be asked now, and how much it leaves us."""
@@ -109,21 +109,21 @@ class UpstreamRegistry:
         return self._first(lambda url: url.manifests.get(name, reference))
 
     def resolve_blob(self, name: RepositoryName, digest: Digest) -> Deferred[Descriptor]:
-        return self._first(lambda url: url.blobs.resolve(name, digest))
+        return self._first(lambda url: url.blobs.resolve(name, digest), digest)
 
     def fetch_blob(self, name: RepositoryName, digest: Digest, start: int) -> Deferred[IFetch]:
         async def fetch(url: _Url) -> IFetch:
             fetched = await url.blobs.fetch(name, digest, start)
-            self._senders.begun(digest, url)
+            fetched.sender = url.number
             return fetched
 
-        return self._first(fetch, self._senders.in_order(digest))
+        return self._first(fetch, digest)
 
-    def blob_broke_off(self, digest: Digest) -> None:
-        self._senders.broke_off(digest)
+    def blob_failed(self, digest: Digest, sender: int) -> None:
+        self._senders.failed(digest, sender)
 
-    def blob_was_wrong(self, digest: Digest) -> None:
-        self._senders.was_wrong(digest)
+    def blob_was_wrong(self, digest: Digest, senders: Collection[int | None]) -> None:
+        self._senders.were_wrong(digest, senders)
 
     def tags(self, name: RepositoryName) -> Deferred[Sequence[str]]:
         return self._first(lambda url: url.lists.tags(name))
@@ -137,13 +137,17 @@ class UpstreamRegistry:
             self._limits.saw(headers)
 
     def _first(
-        self, ask: Callable[[_Url], Coroutine[Deferred[Any], Any, _T]], urls: Sequence[_Url] | None = None
+        self, ask: Callable[[_Url], Coroutine[Deferred[Any], Any, _T]], blob: Digest | None = None
     ) -> Deferred[_T]:
-        """The answer of the first URL that has one. That something does not exist is believed only if all say so."""
+        """The answer of the first URL that has one, in the order for a blob where it is about one.
+
+        That something does not exist is believed only if all say so.
+        """
+        urls = self._urls if blob is None else [self._urls[sender] for sender in self._senders.in_order(blob)]
 
         async def ask_all() -> _T:
             errors: list[RegistryError] = []
-            for url in self._urls if urls is None else urls:
+            for url in urls:
                 try:
                     url.remote.flow.check()
                     return await ask(url)

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Sequence
-from typing import Final, Generic, TypeVar
+from collections.abc import Collection, Sequence
+from typing import Final
 
 import attrs
 from cachetools import TTLCache
@@ -12,51 +12,47 @@ from twisted.internet.interfaces import IReactorTime
 
 from registryd.reference import Digest
 
-_U = TypeVar("_U")
-
 REMEMBERED: Final = 1024
-"""Blobs of which is known who sent them."""
+"""Blobs that somebody failed, at most."""
 
 SECONDS: Final = 3600.0
-"""For how long, since somebody last began to send a blob."""
+"""For how long that is remembered, after the last time."""
 
 
 @attrs.define
-class _Sent(Generic[_U]):
-    """Who has sent of a blob since it was last found wrong, in their order, and how often each has failed it."""
+class _Failures:
+    """How often each has failed a blob, and who alone has sent all of another."""
 
-    by: list[_U] = attrs.field(factory=list)
-    failures: Counter[_U] = attrs.field(factory=Counter)
+    times: Counter[int] = attrs.field(factory=Counter)
+    wrong: set[int] = attrs.field(factory=set)
 
 
-class Senders(Generic[_U]):
-    """Remembers who sent what of the blobs that came lately, where there are several who can."""
+class Senders:
+    """Remembers who failed which blobs; a sender is the number of a URL, from 0 on."""
 
-    def __init__(self, urls: Sequence[_U], clock: IReactorTime) -> None:
-        self._urls = urls
-        self._blobs: TTLCache[Digest, _Sent[_U]] = TTLCache(REMEMBERED, SECONDS, clock.seconds)
+    def __init__(self, number: int, clock: IReactorTime) -> None:
+        self._all = range(number)
+        self._failed: TTLCache[Digest, _Failures] = TTLCache(REMEMBERED, SECONDS, clock.seconds)
 
-    def in_order(self, digest: Digest) -> Sequence[_U]:
-        """Whom to ask for a blob, one after the other: as they are configured, but later who failed it more often."""
-        sent = self._blobs.get(digest)
-        return self._urls if sent is None else sorted(self._urls, key=lambda url: sent.failures[url])
+    def in_order(self, digest: Digest) -> Sequence[int]:
+        """Whom to ask for a blob, one after the other: as they are configured, but later who failed it more."""
+        failed = self._failed.get(digest)
+        if failed is None:
+            return self._all
+        return sorted(self._all, key=lambda sender: (sender in failed.wrong, failed.times[sender]))
 
-    def begun(self, digest: Digest, url: _U) -> None:
-        """Hear that one begins to send a blob, or the rest of it."""
-        if len(self._urls) > 1:
-            sent = self._blobs.get(digest, _Sent())
-            sent.by = [*(other for other in sent.by if other != url), url]
-            self._blobs[digest] = sent
+    def failed(self, digest: Digest, sender: int) -> None:
+        """Hear that one had more of a blob to send, and did not."""
+        self._note(digest).times[sender] += 1
 
-    def broke_off(self, digest: Digest) -> None:
-        """Hear that who sent last did not come to the end."""
-        sent = self._blobs.get(digest)
-        if sent is not None:
-            sent.failures.update(sent.by[-1:])
+    def were_wrong(self, digest: Digest, senders: Collection[int | None]) -> None:
+        """Hear that what some sent together is not the blob; None stands for what is not known who sent it."""
+        failed = self._note(digest)
+        known = {sender for sender in senders if sender is not None}
+        failed.times.update(known)
+        if len(senders) == 1:
+            failed.wrong |= known
 
-    def was_wrong(self, digest: Digest) -> None:
-        """Hear that the whole is not the blob: any of those who sent of it can be the one."""
-        sent = self._blobs.get(digest)
-        if sent is not None:
-            sent.failures.update(sent.by)
-            sent.by = []
+    def _note(self, digest: Digest) -> _Failures:
+        failed = self._failed[digest] = self._failed.get(digest) or _Failures()
+        return failed

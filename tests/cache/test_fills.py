@@ -20,7 +20,7 @@ from registryd.storage import layout
 from registryd.storage.interfaces import IContentWriter
 from registryd.storage.memory import MemoryDriver
 from tests.cache.mirror import APP, LARGE, OTHER_APP, FakeSpace, Mirror, MirrorTestCase, Pull, WatchedDriver
-from tests.cache.upstream import PIECE
+from tests.cache.upstream import PIECE, SENDER
 from tests.test_upload_faults import Fault, FaultyDriver
 from tests.values import GRACE
 
@@ -317,6 +317,8 @@ class ColdBlobTests(MirrorTestCase):
         self.failureResultOf(pull.done, UpstreamUnavailable)
         self.assertLess(len(pull.content), len(LARGE))
         self.assertFalse(self.mirror.has(layout.blob_data(digest)))
+        self.assertFalse(self.mirror.has_session(digest))
+        self.assertEqual(self.upstream.blamed, [(digest, {SENDER})])
 
     def test_a_small_one_is_answered_when_it_is_whole(self) -> None:
         digest = self.upstream.add_blob(b"config")
@@ -365,7 +367,7 @@ class WrongContentTests(MirrorTestCase):
         self.assertFalse(self.mirror.has(layout.layer_link(APP, digest)))
         self.assertFalse(self.mirror.has_session(digest))
         self.assertTrue([text for text in formats if "other content" in text])
-        self.assertEqual(self.upstream.blamed, [("was wrong", digest)])
+        self.assertEqual(self.upstream.blamed, [(digest, {SENDER})])
         self.assert_nothing_open()
 
     def test_of_a_small_blob_is_an_error(self) -> None:
@@ -405,7 +407,7 @@ class BrokenOffTests(MirrorTestCase):
         self.assert_pulled(pull, LARGE)
         self.assertEqual(self.upstream.starts, [0, RELEASED, 2 * RELEASED])
         self.assertEqual(self.upstream.bytes_sent, len(LARGE))
-        self.assertEqual(self.upstream.blamed, [("broke off", digest)] * 2)
+        self.assertEqual(self.upstream.blamed, [])
 
     def test_waits_longer_and_longer_and_then_fails(self) -> None:
         digest = self.upstream.add_blob(LARGE)
@@ -419,6 +421,7 @@ class BrokenOffTests(MirrorTestCase):
             times += [self.clock.seconds()] * (len(self.upstream.starts) - before)
         self.assertEqual(times, [0.5, 1.5, 3.5, 7.5, 15.5])
         self.failureResultOf(pull.done, UpstreamUnavailable)
+        self.assertEqual(self.upstream.blamed, [(digest, SENDER)] * 5)
         self.assertTrue(self.mirror.has_session(digest))
         self.assert_nothing_open()
 
@@ -660,7 +663,7 @@ class RoomTests(MirrorTestCase):
         self.upstream.release()
         self.failureResultOf(pull.done, UpstreamUnavailable)
         self.assertEqual(len(pull.content), len(LARGE) - 1)
-        self.assertEqual(self.upstream.blamed, [("was wrong", digest)])
+        self.assertEqual(self.upstream.blamed, [(digest, {SENDER, None})])
 
     def test_that_cannot_be_made_for_an_error_is_none(self) -> None:
         space = self.full(2000)

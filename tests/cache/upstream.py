@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections import Counter
-from collections.abc import Callable, Sequence
+from collections.abc import Callable, Collection, Sequence
 from typing import Any, TypeVar
 
 from twisted.internet.defer import Deferred, fail, succeed
@@ -21,6 +21,9 @@ _T = TypeVar("_T")
 PIECE = 64 * 1024
 """Bytes that an answer brings at once."""
 
+SENDER = 3
+"""Who sends, as answers tell it."""
+
 
 @implementer(IFetch, IPushProducer)
 class FakeFetch:
@@ -29,6 +32,7 @@ class FakeFetch:
     def __init__(self, upstream: FakeUpstream, content: bytes, start: int, size: int | None) -> None:
         self.start = start
         self.size = size
+        self.sender = SENDER
         self.abandoned = False
         self.paused = False
         self._upstream = upstream
@@ -133,7 +137,7 @@ class FakeUpstream:
         self.exists = True
         self.hold: set[str] = set()
         self.refused_kinds: set[str] = set()
-        self.blamed: list[tuple[str, Digest]] = []
+        self.blamed: list[tuple[Digest, int | set[int | None]]] = []
         self._held: list[tuple[Deferred[Any], Callable[[], Any]]] = []
 
     def add_blob(self, content: bytes, instead_of: bytes | None = None) -> Digest:
@@ -172,11 +176,11 @@ class FakeUpstream:
         self.starts.append(start)
         return self._ask("fetch_blob", name, lambda: self._fetch(digest, start))
 
-    def blob_broke_off(self, digest: Digest) -> None:
-        self.blamed.append(("broke off", digest))
+    def blob_failed(self, digest: Digest, sender: int) -> None:
+        self.blamed.append((digest, sender))
 
-    def blob_was_wrong(self, digest: Digest) -> None:
-        self.blamed.append(("was wrong", digest))
+    def blob_was_wrong(self, digest: Digest, senders: Collection[int | None]) -> None:
+        self.blamed.append((digest, set(senders)))
 
     def tags(self, name: RepositoryName) -> Deferred[Sequence[str]]:
         return self._ask("tags", name, self._tags)

@@ -8,6 +8,7 @@ from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, TypeVar
 
+import attrs
 from twisted.internet import reactor
 from twisted.internet.defer import Deferred
 from twisted.internet.task import Clock
@@ -97,12 +98,15 @@ class UpstreamCase(TestCase):
         self.addCleanup(upstream.close)
         return upstream
 
-    def mirror(self, upstream: UpstreamRegistry) -> CachingRegistry:
-        """A mirror of an upstream, with nothing in it."""
-        local = local_registry(MemoryDriver(), at_once, now=self.clock.seconds)
-        mirrored = Mirrored(local.tree, "up")
-        meters = MirrorMetrics()
+    def mirror(
+        self, upstream: UpstreamRegistry, capacity: int | None = None, most_untold: int | None = None
+    ) -> CachingRegistry:
+        """A mirror of an upstream, with nothing in it, and room for so many bytes."""
+        local = local_registry(MemoryDriver(capacity), at_once, now=self.clock.seconds)
+        mirrored, meters = Mirrored(local.tree, "up"), MirrorMetrics()
         source = Source(upstream, mirrored, lambda name: name, 60.0, at_once, self.clock, self.clock.seconds, meters)
+        if most_untold is not None:
+            source = attrs.evolve(source, most_untold=most_untold)
         return CachingRegistry(source, local, local.uploads, local.promises, FakeSpace())
 
     def _until_tried(self) -> Deferred[None]:

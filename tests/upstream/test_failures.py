@@ -6,7 +6,6 @@ from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http_headers import Headers
 
-from registryd.cache.fetching import DELAYS
 from registryd.errors import BlobUnknown, ManifestUnknown, UpstreamUnavailable
 from registryd.interfaces import UpstreamState
 from registryd.reference import Digest, Tag
@@ -18,10 +17,9 @@ from registryd.upstream.availability import (
     Availability,
 )
 from registryd.upstream.guard import retry_after
-from registryd.upstream.senders import SECONDS
+from registryd.upstream.senders import REMEMBERED, SECONDS, Senders
 from tests.cache.mirror import Pull
 from tests.upstream.case import LATEST, NAME, UpstreamCase
-from tests.upstream.hostile import Hostile
 
 LARGE = bytes(range(256)) * 1024
 
@@ -193,73 +191,114 @@ class UrlsThatFailABlob(UpstreamCase):
         super().setUp()
         self.other = self.another()
         for hostile in (self.hostile, self.other):
-            _, (self.digest, self.small) = hostile.content.image(NAME, LATEST, LARGE, b"layer")
+            _, (self.digest,) = hostile.content.image(NAME, LATEST, LARGE)
         self.registry = self.upstream(self.hostile.url, self.other.url)
+        self.cache = self.mirror(self.registry)
 
-    async def asked(self, digest: Digest) -> Hostile:
-        """Who is asked for a blob."""
-        before = len(self.hostile.requests), len(self.other.requests)
-        await self.fetched(self.registry, digest)
-        after = len(self.hostile.requests), len(self.other.requests)
-        self.assertEqual(sum(after) - sum(before), 1)
-        return self.hostile if after[0] > before[0] else self.other
-
-    async def test_in_turns(self) -> None:
-        for expected in (self.hostile, self.other, self.hostile, self.other):
-            self.assertIs(await self.asked(self.digest), expected)
-            self.registry.blob_broke_off(self.digest)
-
-    async def test_other_blobs_are_asked_for_in_order(self) -> None:
-        await self.asked(self.digest)
-        self.registry.blob_broke_off(self.digest)
-        self.assertIs(await self.asked(self.small), self.hostile)
-
-    async def test_whoever_sent_of_what_was_wrong(self) -> None:
-        await self.asked(self.digest)
-        self.registry.blob_broke_off(self.digest)
-        self.assertIs(await self.asked(self.digest), self.other)
-        self.registry.blob_was_wrong(self.digest)
-        # It has failed once by itself, and once together with the other.
-        for _ in range(2):
-            self.assertIs(await self.asked(self.digest), self.other)
-        self.registry.blob_was_wrong(self.digest)
-        # Nobody has sent anything since.
-        self.registry.blob_was_wrong(self.digest)
-        self.assertIs(await self.asked(self.digest), self.hostile)
-
-    async def test_is_forgotten(self) -> None:
-        await self.asked(self.digest)
-        self.registry.blob_broke_off(self.digest)
-        self.clock.advance(SECONDS + 1)
-        self.assertIs(await self.asked(self.digest), self.hostile)
-
-    async def test_of_what_nobody_sent_nothing_is_known(self) -> None:
-        self.registry.blob_broke_off(self.digest)
-        self.registry.blob_was_wrong(self.digest)
-        self.assertIs(await self.asked(self.digest), self.hostile)
+    async def pulled(self) -> bool:
+        """Whether a pull brings the blob, however often its upstream breaks off; none brings another."""
+        await self.turn()  # What failed just now is still being told.
+        try:
+            pull = Pull(await self.cache.open_blob(NAME, self.digest))
+            outcomes: list[object] = []
+            pull.done.addErrback(lambda failure: failure.trap(UpstreamUnavailable)).addCallback(outcomes.append)
+            while not outcomes:
+                await self.turn()
+                self.clock.advance(0.02)
+        except BlobUnknown:
+            return False
+        if len(pull.content) != len(LARGE):
+            return False
+        self.assertTrue(pull.content == LARGE)
+        return True
 
     async def test_wrong_bytes_cost_one_pull(self) -> None:
         self.hostile.switches.corrupt_blobs = True
-        mirror = self.mirror(self.registry)
-        await mirror.get_manifest(NAME, LATEST)
-        # All of it may have come, and been refused, before it is opened.
-        with self.assertRaises((UpstreamUnavailable, BlobUnknown)):
-            await Pull(await mirror.open_blob(NAME, self.digest)).done
-        await self.turn()
-        pull = Pull(await mirror.open_blob(NAME, self.digest))
-        await pull.done
-        self.assertTrue(pull.content == LARGE)
+        self.assertEqual([await self.pulled() for _ in range(2)], [False, True])
 
-    async def test_the_rest_comes_from_the_next(self) -> None:
-        self.hostile.switches.break_after = 3000
-        mirror = self.mirror(self.registry)
-        await mirror.get_manifest(NAME, LATEST)
-        pull = Pull(await mirror.open_blob(NAME, self.digest))
-        await self.until(lambda: any("broken off" in event for event in self.events))
-        self.clock.advance(DELAYS[0])
-        await pull.done
-        self.assertTrue(pull.content == LARGE)
-        self.assertEqual(self.other.requests[-1].headers["range"], "bytes=3000-")
+    async def test_one_that_breaks_off_goes_on_itself(self) -> None:
+        self.hostile.switches.break_after = 100_000
+        self.other.switches.corrupt_blobs = True
+        self.assertTrue(await self.pulled())
+        self.assertEqual(self.other.requests, [])
+
+    async def test_one_that_sends_nothing_more_is_followed_by_the_next(self) -> None:
+        self.hostile.switches.break_after = 100_000
+        self.clock.callLater(0.1, setattr, self.hostile.switches, "break_after", 0)
+        self.assertTrue(await self.pulled())
+        self.assertEqual(self.other.requests[-1].headers["range"], "bytes=100000-")
+
+    async def test_one_that_breaks_off_in_another_blob(self) -> None:
+        self.hostile.content.blobs[str(self.digest)] = LARGE + b"more"
+        self.hostile.switches.break_after = 200_000
+        self.assertEqual([await self.pulled() for _ in range(2)], [False, True])
+
+    async def test_one_that_never_ends(self) -> None:
+        self.hostile.content.blobs[str(self.digest)] = LARGE + b"more"
+        self.hostile.switches.chunked, self.hostile.switches.chunked_heads = True, True
+        self.cache = self.mirror(self.registry, most_untold=len(LARGE) + 1)
+        self.assertFalse(await self.pulled())
+        self.clock.advance(61)
+        self.assertTrue(await self.pulled())
+
+    async def test_one_that_tells_another_size_past_a_full_disk(self) -> None:
+        self.hostile.content.blobs[str(self.digest)] = LARGE[:-1000]
+        self.cache = self.mirror(self.registry, capacity=1000)
+        self.assertEqual([await self.pulled() for _ in range(2)], [False, True])
+
+
+class OrderOfSenders(SynchronousTestCase):
+    def setUp(self) -> None:
+        self.clock = Clock()
+        self.senders = Senders(3, self.clock)
+        self.digest = Digest.of(b"blob")
+
+    @property
+    def order(self) -> list[int]:
+        return list(self.senders.in_order(self.digest))
+
+    def test_by_failures(self) -> None:
+        orders = []
+        for sender in (0, 1, 2, 0, 0):
+            self.senders.failed(self.digest, sender)
+            orders.append(self.order)
+        self.assertEqual(orders, [[1, 2, 0], [2, 0, 1], [0, 1, 2], [1, 2, 0], [1, 2, 0]])
+
+    def test_of_one_blob(self) -> None:
+        self.senders.failed(Digest.of(b"other"), 0)
+        self.assertEqual(self.order, [0, 1, 2])
+
+    def test_one_that_alone_was_wrong_is_last(self) -> None:
+        self.senders.were_wrong(self.digest, {0})
+        for _ in range(3):
+            self.senders.failed(self.digest, 1)
+        self.assertEqual(self.order, [2, 1, 0])
+
+    def test_of_several_nobody_is_known_to_be_wrong(self) -> None:
+        for senders in ({0, 1}, {0, None}):
+            self.senders.were_wrong(self.digest, senders)
+        self.senders.failed(self.digest, 2)
+        self.senders.failed(self.digest, 2)
+        self.senders.failed(self.digest, 2)
+        self.assertEqual(self.order, [1, 0, 2])
+
+    def test_is_forgotten_some_time_after_the_last_failure(self) -> None:
+        self.senders.failed(self.digest, 0)
+        self.clock.advance(SECONDS - 1)
+        self.senders.failed(self.digest, 0)
+        self.clock.advance(SECONDS - 1)
+        self.assertEqual(self.order, [1, 2, 0])
+        self.clock.advance(2)
+        self.assertEqual(self.order, [0, 1, 2])
+
+    def test_of_so_many_blobs(self) -> None:
+        for number in range(REMEMBERED):
+            self.senders.failed(Digest.of(b"%d" % number), 0)
+        oldest = Digest.of(b"0")
+        self.assertIn(oldest, self.senders._failed)
+        self.senders.failed(self.digest, 0)
+        self.assertNotIn(oldest, self.senders._failed)
+        self.assertEqual(self.order, [1, 2, 0])
 
 
 class Delays(SynchronousTestCase):
