@@ -246,7 +246,8 @@ def _turn(
                 _measured(server, upstream, beside, private, 1)
                 yield _PRIVATE, _measured(server, upstream, beside, private, 1, WARM_PULLS)
             pulls = WARM_PULLS if row.warm else 1
-            claim_memory(site.folder, size + size // 4)
+            if not row.warm:
+                claim_memory(site.folder, size + size // 4)
             yield program, _measured(server, upstream, target, digest, row.clients, pulls)
 
 
