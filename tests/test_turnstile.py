@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import fcntl
 import threading
-import time
 from collections.abc import Callable, Iterator
 from pathlib import Path
 
@@ -24,6 +23,7 @@ class Place:
         self.driver = driver
         self.order: list[str] = []
         self.asks = threading.Semaphore(0)
+        self._changed = threading.Condition()
         self._threads: list[threading.Thread] = []
 
     def hold(self, name: str, exclusive: bool, folder: str = FOLDER) -> Callable[[], None]:
@@ -32,7 +32,9 @@ class Place:
 
         def run() -> None:
             with self.driver.guard(folder, exclusive):
-                self.order.append(name)
+                with self._changed:
+                    self.order.append(name)
+                    self._changed.notify_all()
                 leave.wait(LONG)
 
         self._threads.append(threading.Thread(target=run, daemon=True))
@@ -46,16 +48,15 @@ class Place:
 
     def await_order(self, *order: str) -> None:
         """Return once just these have got hold of the folder; ``asks`` then counts those to come."""
-        deadline = time.monotonic() + LONG
-        while self.order != list(order):
-            assert time.monotonic() < deadline, self.order
-            time.sleep(0.001)
+        with self._changed:
+            assert self._changed.wait_for(lambda: self.order == list(order), LONG), self.order
         while self.asks.acquire(blocking=False):
             pass
 
-    def settle(self) -> None:
-        """Give those who wrongly can the time to get hold of the folder."""
-        time.sleep(SHORT)
+    def stays(self, *order: str) -> None:
+        """Give those who wrongly can the time to get hold of the folder: nobody but these has."""
+        with self._changed:
+            assert not self._changed.wait_for(lambda: self.order != list(order), SHORT), self.order
 
 
 @pytest.fixture
@@ -78,12 +79,10 @@ def test_later_ones_wait(place: Place) -> None:
     alone = place.hold("alone", True)
     assert place.asks.acquire(timeout=LONG)
     later = [place.hold("later", False) for _ in range(3)]
-    place.settle()
-    assert place.order == ["shared"]
+    place.stays("shared")
     leave()
     place.await_order("shared", "alone")
-    place.settle()
-    assert place.order == ["shared", "alone"]
+    place.stays("shared", "alone")
     alone()
     place.await_order("shared", "alone", "later", "later", "later")
     for let_go in later:

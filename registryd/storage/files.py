@@ -69,8 +69,9 @@ class FileWriter(FileReader):
     _begun: int = attrs.field(init=False)
     _laid_out: int = attrs.field(init=False, default=0)
 
-    def __attrs_post_init__(self) -> None:
-        self._begun = self.size
+    @_begun.default
+    def _size_at_first(self) -> int:
+        return self.size
 
     def write(self, buffers: Sequence[bytes | bytearray | memoryview]) -> None:
         written = self.size - self._begun
