@@ -131,7 +131,11 @@ class Links:
         return missing
 
     def sweep_history(self) -> None:
-        """Remove the entries of tags' histories that name manifests which are gone, and tags that are but history."""
+        """Remove the entries of tags' histories that name manifests which are gone, and all those of deleted tags.
+
+        What is but history was never a tag, or is none any more: whoever removed it, a rule or a daemon that was
+        killed on the way, removed its link first.
+        """
         name = self.marking.repository.name
         for entry in list(self.removal.driver.entries(layout.tags(name))):
             if entry.is_folder:
@@ -141,16 +145,17 @@ class Links:
         self.removal.tidy(folder)
         if self.removal.everywhere:
             self.removal.tidy(f"{folder}/current")
+        is_tag = folder.rpartition("/")[2] in self.marking.repository.tags
         for algorithm, leaf in self._leaves(f"{folder}/index"):
             manifest = from_name(algorithm, leaf.name)
-            if manifest is not None and leaf.size is not None and not self._stands(manifest):
+            if manifest is not None and leaf.size is not None and not (is_tag and self._stands(manifest)):
                 path = f"{folder}/index/{algorithm}/{leaf.name}/link"
                 if leaf.modified <= self.removal.cutoff and self.removal.remove_link(path) is not Outcome.RENEWED:
                     self.removal.report.history.removed += 1
                     self._tell_removed(f"entry of the history of {folder.rpartition('/')[2]}: {digest(manifest)}")
                 else:
                     self.left += 1
-        if folder.rpartition("/")[2] not in self.marking.repository.tags:
+        if not is_tag:
             self._remove_tag(folder)
 
     def _remove_tag(self, folder: str) -> None:

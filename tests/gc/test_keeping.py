@@ -437,15 +437,24 @@ def test_history_goes_with_its_manifests(store: Store) -> None:
 
 
 def test_what_is_left_of_a_deleted_tag_goes(store: Store) -> None:
-    kept = store.image("app", tags=["1", "2"])
+    """Whether or not its manifest stays; a daemon may be killed between the two steps of a deletion."""
+    store.image("app", tags=["1", "2"])
     store.driver.delete(layout.tag_link(APP, Tag("2")))
-    store.driver.delete(layout.revision_link(APP, kept.digest))
-    store.link(layout.revision_link(APP, kept.digest), kept.digest)
     other = store.image("other", tags=["3"])
     store.driver.delete(layout.tag_link(APP, Tag("3")))
     store.driver.delete(layout.revision_link(APP, other.digest))
-    assert store.collect().history.removed == 1
-    assert not store.has(layout.tag(APP, Tag("3"))) and store.has_tag("1")
+    assert store.collect().history.removed == 2
+    assert [entry.name for entry in store.driver.entries(layout.tags(APP))] == ["1"] and store.has_tag("1")
+
+
+def test_what_is_young_of_a_tag_stays(store: Store) -> None:
+    """A push writes an entry of the history before it lets the tag name anything."""
+    kept = store.image("app", tags=["1", "2"])
+    store.driver.delete(layout.tag_link(APP, Tag("2")))
+    entry = layout.tag_history_link(APP, Tag("2"), kept.digest)
+    store.link(entry, kept.digest, 0)
+    assert store.collect().history.removed == 0
+    assert store.has(entry)
 
 
 def test_referrers_that_are_not_listed_are_written(store: Store) -> None:

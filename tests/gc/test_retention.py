@@ -54,6 +54,13 @@ def test_cosign_tags_are_not_counted_and_go_with_their_image(store: Store) -> No
     assert not store.is_whole("c", image) and not store.is_whole("signature", signed)
 
 
+def test_nothing_is_left_of_a_tag_whose_image_another_keeps(store: Store) -> None:
+    store.image("app", tags=["a", "b"])
+    store.retain(keep_newest=0, keep_tags=("a",))
+    store.collect()
+    assert [entry.name for entry in store.driver.entries(layout.tags(APP))] == ["a"]
+
+
 def test_keeptags_and_deletes(store: Store) -> None:
     pushed(store, a=40, b=41, c=42, d=5)
     store.retain(delete_older=30 * DAY, keep_tags=("b",), keep_newest=2)
