@@ -8,6 +8,7 @@ from twisted.internet.defer import Deferred
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
+from registryd.cache.checks import Checks
 from registryd.cache.fetching import Fillable
 from registryd.cache.fills import Fill, Fills
 from registryd.cache.following import GrowingReader
@@ -29,10 +30,11 @@ SMALL = 64 * 1024
 class Blobs:
     """The blobs that mirror one upstream, over what is cached of them."""
 
-    def __init__(self, source: Source, cached: IReader, fills: Fills) -> None:
+    def __init__(self, source: Source, cached: IReader, fills: Fills, checks: Checks) -> None:
         self._source = source
         self._cached = cached
         self._fills = fills
+        self._checks = checks
         self._looks: Once[bool] = Once()
         self._sizes: Once[Descriptor] = Once()
         self._passages = Passages(source.most_passing, source.clock)
@@ -52,26 +54,33 @@ class Blobs:
         if self._source.sizes.get((name, blob.digest), blob.size) != blob.size:
             reader.close()
             return Deferred.fromCoroutine(self._check(name, blob.digest))
+        if not self._checks.admits(blob.digest):
+            reader.close()
+            return Deferred.fromCoroutine(self._heal(name, blob.digest))
         self._source.meters.blobs.served(blob.size, True)
         return reader
 
     async def _check(self, name: RepositoryName, digest: Digest) -> IBlobReader:
         """A blob that is not as large as a manifest says, fetched again if it is that which is wrong."""
-        if await self._source.in_thread(self._source.mirrored.is_intact, digest):
-            reader: IBlobReader = await self._cached.open_blob(name, digest)
-            self._source.meters.blobs.served(reader.descriptor.size, True)
-        else:
-            reader = await self._heal(name, digest)
+        intact = await self._source.in_thread(self._source.mirrored.is_intact, digest)
+        reader = await (self._open_cached(name, digest) if intact else self._heal(name, digest))
         # What was verified now has the size that it has, whatever the manifest says.
         self._source.sizes[name, digest] = reader.descriptor.size
         return reader
 
     async def _heal(self, name: RepositoryName, digest: Digest) -> IBlobReader:
-        """Fetch a blob again."""
+        """Fetch a damaged blob again; what was pushed is not the upstream's to mend, and is served as it is."""
+        if not await self._source.in_thread(self._source.mirrored.may_fill, name):
+            return await self._open_cached(name, digest)
         _log.error("{name}: {digest} is damaged, and is fetched again", name=name, digest=digest)
         await self._source.in_thread(self._source.mirrored.forget_blob, name, digest)
         unknown = Failure(BlobUnknown(detail={"digest": str(digest)}))
         reader: IBlobReader = await self._ask(self._open_counted, unknown, name, digest)
+        return reader
+
+    async def _open_cached(self, name: RepositoryName, digest: Digest) -> IBlobReader:
+        reader: IBlobReader = await self._cached.open_blob(name, digest)
+        self._source.meters.blobs.served(reader.descriptor.size, True)
         return reader
 
     async def _open_counted(self, blob: Fillable) -> IBlobReader:
@@ -166,7 +175,7 @@ class Blobs:
         """Whether the blob came meanwhile; or another repository holds it, and the upstream says that this one does."""
         mirrored = self._source.mirrored
         size = await self._source.in_thread(mirrored.has_bytes, blob.digest)
-        if size is None:
+        if size is None or self._checks.is_damaged(blob.digest):
             return False
         if await self._source.in_thread(mirrored.tree.layer, blob.name, blob.digest) is not None:
             return True

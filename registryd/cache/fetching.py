@@ -7,10 +7,10 @@ from collections.abc import Callable
 import attrs
 from twisted.internet.defer import CancelledError, Deferred
 from twisted.internet.interfaces import IDelayedCall, IProducer, IPushProducer, IReactorTime
-from twisted.internet.task import deferLater
 from twisted.logger import Logger
 from zope.interface import implementer
 
+from registryd.cache.pause import Pause
 from registryd.cache.source import Source
 from registryd.errors import BlobUnknown, UpstreamUnavailable
 from registryd.interfaces import IFetch, IViewConsumer, PeerGone
@@ -53,28 +53,6 @@ class Fillable:
     name: RepositoryName
     remote: RepositoryName
     digest: Digest
-
-
-class Pause:
-    """A wait that can be ended."""
-
-    def __init__(self, clock: IReactorTime) -> None:
-        self._clock = clock
-        self._waiting: Deferred[None] | None = None
-
-    async def sleep(self, seconds: float) -> None:
-        """Wait for so long, or until the wait is ended."""
-        self._waiting = deferLater(self._clock, seconds)
-        try:
-            await self._waiting
-        except CancelledError:
-            pass
-        finally:
-            self._waiting = None
-
-    def end(self) -> None:
-        if self._waiting is not None:
-            self._waiting.cancel()
 
 
 class Fetching:

@@ -15,7 +15,9 @@ from twisted.internet.defer import Deferred, DeferredList, fail, succeed
 from twisted.logger import Logger
 from twisted.python.failure import Failure
 
-from registryd.cache.fetching import STOPPING, BegunAnewError, Fetching, Fillable, Pause, TooMuchError
+from registryd.cache.checks import Checks
+from registryd.cache.fetching import STOPPING, BegunAnewError, Fetching, Fillable, TooMuchError
+from registryd.cache.pause import Pause
 from registryd.cache.source import Source
 from registryd.errors import BlobUnknown, DigestInvalid, RegistryError, StorageFull, UploadUnknown, UpstreamUnavailable
 from registryd.interfaces import IBlobWriter, PeerGone, Space
@@ -52,10 +54,11 @@ class Elsewhere:
 class Fills:
     """The blobs of one upstream that are on their way."""
 
-    def __init__(self, source: Source, uploads: Uploads, space: Space) -> None:
+    def __init__(self, source: Source, uploads: Uploads, space: Space, checks: Checks) -> None:
         self.source = source
         self.uploads = uploads
         self.space = space
+        self.checks = checks
         self.full_until = 0.0
         self._under_way: dict[tuple[RepositoryName, Digest], Fill] = {}
         self._stopped = False
@@ -341,6 +344,7 @@ class Fill:
             self._source.upstream.blob_was_wrong(self.blob.digest, senders)
             raise UpstreamUnavailable("the upstream sent content with another digest") from None
         self.is_verified = True
+        self._fills.checks.verified(self.blob.digest)
         self._source.meters.blobs.fetched(size)
         self._fills.space.came(size)
         return size

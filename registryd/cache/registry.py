@@ -4,10 +4,11 @@ from __future__ import annotations
 
 from collections.abc import Collection
 
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, DeferredList
 from zope.interface import implementer
 
 from registryd.cache.blobs import Blobs
+from registryd.cache.checks import Checks
 from registryd.cache.fills import Fills
 from registryd.cache.lists import Lists
 from registryd.cache.manifests import Manifests
@@ -35,8 +36,9 @@ class CachingRegistry(UnsupportedRegistry):
         """``cached`` is the registry over the same tree as ``source``, with its sessions and promises."""
         self._cached = cached
         self._upstream = source.upstream
-        self._fills = Fills(source, uploads, space)
-        self._blobs = Blobs(source, cached, self._fills)
+        self._checks = Checks(source)
+        self._fills = Fills(source, uploads, space, self._checks)
+        self._blobs = Blobs(source, cached, self._fills, self._checks)
         self._manifests = Manifests(source, cached, uploads, promises)
         self._lists = Lists(source, cached)
 
@@ -65,4 +67,5 @@ class CachingRegistry(UnsupportedRegistry):
 
     def stop(self) -> Deferred[None]:
         """Fetch no more, keep what came; fires when that is stored."""
-        return self._fills.stop().addCallback(lambda _: self._upstream.close())
+        stopped = DeferredList([self._checks.stop(), self._fills.stop()])
+        return stopped.addCallback(lambda _: self._upstream.close())

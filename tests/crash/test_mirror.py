@@ -135,6 +135,21 @@ def test_wrong_content_is_never_a_clean_answer(hostile: HostileProcess) -> None:
         assert V2("127.0.0.1", daemon.port).blob(NAME, str(digest)).expect(200).body == content
 
 
+def test_wrong_bytes_on_the_disk_are_fetched_again(hostile: HostileProcess) -> None:
+    with mirror(settings(hostile), default=HUB) as daemon:
+        assert V2("127.0.0.1", daemon.port).blob(NAME, DIGEST).expect(200).body == LAYER
+        wait_until(blob_file(daemon).exists, 10, "it is a blob")
+        with blob_file(daemon).open("r+b") as content:
+            content.seek(MIB)
+            content.write(bytes(byte ^ 1 for byte in LAYER[MIB : MIB + 100]))
+        daemon.restart()
+        assert V2("127.0.0.1", daemon.port).blob(NAME, DIGEST).expect(200).body != LAYER
+        daemon.err.wait_for(f"{DIGEST} is damaged on the disk")
+        assert V2("127.0.0.1", daemon.port).blob(NAME, DIGEST).expect(200).body == LAYER
+        wait_until(lambda: blob_file(daemon).read_bytes() == LAYER, 10, "it is mended")
+        assert ranges(hostile) == [None, None]
+
+
 @pytest.mark.parametrize("leave", [None, 5 * MIB, 0], ids=["too small", "nearly full", "full"])
 def test_full_disk_streams_through(disk: Path, tmp_path: Path, leave: int | None) -> None:
     """A disk of 16 MiB, and a blob that is larger; what was taken of it is given back."""
