@@ -124,9 +124,10 @@ class Blobs:
     async def _fetched_head(self, blob: Fillable) -> Descriptor:
         fetch = await self._source.upstream.fetch_blob(blob.remote, blob.digest, 0)
         fetch.abandon()
-        if fetch.size is None:
+        size = self._source.size_of(blob.name, blob.digest, fetch.size)
+        if size is None:
             raise UpstreamUnavailable("the upstream does not tell the size of the blob")
-        return Descriptor(OCTET_STREAM, blob.digest, fetch.size)
+        return Descriptor(OCTET_STREAM, blob.digest, size)
 
     async def _open(self, blob: Fillable) -> IBlobReader:
         if self._fills.is_full:

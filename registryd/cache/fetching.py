@@ -26,6 +26,9 @@ DELAYS = (0.5, 1.0, 2.0, 4.0, 8.0)
 MOST_LOST = 60.0
 """Seconds without a byte, in all answers and between them, after which a blob is given up; see ``PROGRESS``."""
 
+LEAST = 1024
+"""Bytes that end a time without a byte: what comes slower than that may as well not come."""
+
 PROGRESS = 1 << 20
 """Bytes of one answer for which the time that was lost before is forgiven: fewer may come before each stall."""
 
@@ -84,6 +87,7 @@ class Fetching:
         self._fetch: IFetch | None = None
         self._lost = 0.0
         self._heard = source.clock.seconds()
+        self._unheard = 0
 
     def stop(self) -> None:
         """Fetch no more; ``run`` then fails."""
@@ -138,8 +142,10 @@ class Fetching:
         self._lost = lost if came >= PROGRESS else self._lost + lost
         self._heard = now
 
-    def _came(self) -> None:
-        self._heard = self._source.clock.seconds()
+    def _came(self, size: int) -> None:
+        self._unheard += size
+        if self._unheard >= LEAST:
+            self._heard, self._unheard = self._source.clock.seconds(), 0
 
     async def _fetch_rest(self) -> None:
         writer, begun = self._writer, self._writer.size
@@ -148,9 +154,10 @@ class Fetching:
             self._check(fetch)
             self._fetch = fetch
             await self._source.in_thread(self._source.mirrored.mark, self._blob.name).addErrback(tell_full)
-            if self._size is None and fetch.size is not None:
-                await self._source.in_thread(self._note_size, fetch.size)
-                self._size = fetch.size
+            size = self._source.size_of(self._blob.name, self._blob.digest, fetch.size)
+            if self._size is None and size is not None:
+                await self._source.in_thread(self._note_size, size)
+                self._size = size
             self._told(self._size, writer.stored)
             if self._stopping:
                 raise UpstreamUnavailable(STOPPING)
@@ -161,6 +168,8 @@ class Fetching:
             except PeerGone:
                 if not consumer.is_exceeded:
                     raise
+                # Where a manifest told the size, it is that which may be wrong: who asks next is not told by it.
+                self._source.sizes.pop((self._blob.name, self._blob.digest), None)
                 self._source.upstream.blob_was_wrong(self._blob.digest, {*self.senders, fetch.sender})
                 if self._size is None:
                     raise self._too_large(limit) from None
@@ -230,11 +239,11 @@ class _From:
     """Passes on what comes after a number of bytes: those that were sent again by an upstream that does not resume.
 
     It stops its producer when more than ``limit`` bytes come, or the writer takes no more, since the storage failed
-    while nobody was writing. ``came`` is called whenever anything comes.
+    while nobody was writing. ``came`` is told how many bytes come.
     """
 
     def __init__(
-        self, writer: BlobWriter, skip: int, limit: int, clock: IReactorTime, came: Callable[[], None]
+        self, writer: BlobWriter, skip: int, limit: int, clock: IReactorTime, came: Callable[[int], None]
     ) -> None:
         self._writer = writer
         self._skip = skip
@@ -258,7 +267,7 @@ class _From:
             self._flush()
 
     def write(self, data: bytes | memoryview) -> None:
-        self._came()
+        self._came(len(data))
         if self._skip:
             skipped = min(self._skip, len(data))
             self._skip -= skipped

@@ -25,7 +25,7 @@ REMEMBERED = 16384
 
 
 MOST_UNTOLD: Final = 10 << 30
-"""Bytes of a blob whose size the upstream tells in no way, at most: more than registries take in a layer."""
+"""Bytes of a blob whose size nobody tells, at most: more than registries take in a layer."""
 
 
 @attrs.frozen
@@ -35,7 +35,7 @@ class Source:
     ``remote_name`` tells the name that the upstream knows a repository of the tree by. ``freshness``: seconds for which
     what the upstream told is not asked again; that it does not have something, too. ``sizes`` are those of the blobs of
     repositories in bytes, as the manifests that were served last there tell them. ``most_passing``: blobs that pass
-    through at once, since they cannot be stored. ``most_untold``: bytes of a blob whose size the upstream tells not.
+    through at once, since they cannot be stored. ``most_untold``: bytes of a blob whose size nobody tells.
     """
 
     upstream: IUpstream
@@ -61,6 +61,10 @@ class Source:
     def is_fresh(self, told: float) -> bool:
         """Whether what the upstream told at a time, by any clock, needs no asking again."""
         return abs(self.now() - told) < self.freshness
+
+    def size_of(self, name: RepositoryName, digest: Digest, told: int | None) -> int | None:
+        """A blob's size, as the upstream told it; where it did not, as a manifest does, which may be wrong."""
+        return self.sizes.get((name, digest)) if told is None else told
 
     def stale(self, name: RepositoryName, error: UpstreamUnavailable) -> str:
         """The warning for an answer that may be out of date; it is logged as well."""

@@ -25,12 +25,16 @@ DISCARDING = 3.0
 """Seconds in all that an unwanted body may take for that: its connection is in nobody's slot any more."""
 
 
+LEAST = 1024
+"""Bytes of a body that count as a sign of life, unless they are its last: a line that is that slow is a dead one."""
+
+
 @implementer(IFetch, IPushProducer)
 class Fetch(Protocol):
     """An answer whose body waits; ``start`` and ``size`` are the fetch's, and ``ended`` is called once it is over.
 
-    The body must bring what is missing of ``size``, or end as HTTP says where that is None. When nothing comes for
-    ``timeout`` seconds, while the consumer does not pause it, it fails. ``course`` is told how it goes.
+    The body must bring what is missing of ``size``, or end as HTTP says where that is None. When next to nothing
+    comes for ``timeout`` seconds, while the consumer does not pause it, it fails. ``course`` is told how it goes.
     """
 
     def __init__(
@@ -58,6 +62,7 @@ class Fetch(Protocol):
         self._paused = False
         self._over = False
         self._heard = 0.0
+        self._heard_of = 0
         self._watch: IDelayedCall | None = None
 
     def deliver_to(self, consumer: IViewConsumer) -> Deferred[None]:
@@ -100,8 +105,9 @@ class Fetch(Protocol):
     def dataReceived(self, data: bytes) -> None:
         if self._over or self._consumer is None:
             return
-        self._heard = self._clock.seconds()
         self._received += len(data)
+        if self._received - self._heard_of >= LEAST:
+            self._heard, self._heard_of = self._clock.seconds(), self._received
         if self._expected is not None and self._received > self._expected:
             self._fail("sent more than it announced")
         else:
@@ -136,7 +142,7 @@ class Fetch(Protocol):
         if silent >= self._timeout:
             if self._course is not None:
                 self._course.stalled(self._received, self._timeout)
-            self._fail(f"sent nothing for {self._timeout:g} s")
+            self._fail(f"sent next to nothing for {self._timeout:g} s")
         else:
             self._watch = self._clock.callLater(self._timeout - silent, self._look)
 

@@ -59,7 +59,7 @@ class Flow:
     def stalled(self, ticket: int, size: int, seconds: float) -> None:
         """Hear that a body of so many bytes brought nothing for a time."""
         self._reached = max(self._reached, min(size, PROOF))
-        reason = f"{self._origin} sent nothing for {seconds:g} s in the middle of an answer"
+        reason = f"{self._origin} sent next to nothing for {seconds:g} s in the middle of an answer"
         self._availability.failed(ticket, reason, certain=False)
 
     def ended(self, ticket: int, size: int | None) -> None:

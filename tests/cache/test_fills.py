@@ -22,7 +22,7 @@ from registryd.storage.memory import MemoryDriver
 from tests.cache.mirror import APP, LARGE, OTHER_APP, FakeSpace, Mirror, MirrorTestCase, Pull, WatchedDriver
 from tests.cache.upstream import PIECE, SENDER
 from tests.test_upload_faults import Fault, FaultyDriver
-from tests.values import GRACE
+from tests.values import GRACE, described, image
 
 LATE = 0.001
 RELEASED = 2 * PIECE + 1
@@ -306,6 +306,36 @@ class ColdBlobTests(MirrorTestCase):
         self.assertEqual(reader.descriptor.size, len(LARGE))
         self.upstream.release()
         self.assert_pulled(Pull(reader), LARGE)
+
+    def serve_manifest(self, size: int) -> Digest:
+        """Have served a manifest that tells a size of LARGE, whose upstream tells none."""
+        lying = image(b"config", layers=[{**described(LARGE), "size": size}])
+        self.upstream.add(lying, "v1")
+        self.successResultOf(self.registry.get_manifest(APP, lying.digest))
+        self.upstream.tells_size = self.upstream.heads_blobs = False
+        return self.upstream.add_blob(LARGE)
+
+    def test_whose_size_a_manifest_alone_tells_is_answered_at_once(self) -> None:
+        digest = self.serve_manifest(len(LARGE))
+        self.assertEqual(self.successResultOf(self.registry.resolve_blob(APP, digest)).size, len(LARGE))
+        self.upstream.released = RELEASED
+        pull = self.pull(digest)
+        self.assertGreater(len(pull.content), 0)
+        self.upstream.release()
+        self.assert_pulled(pull, LARGE)
+
+    def test_whose_size_is_not_the_manifests_fails_once(self) -> None:
+        for wrong in (-1, 1):
+            digest = self.serve_manifest(len(LARGE) + wrong)
+            self.upstream.released = RELEASED
+            pull = self.pull(digest)
+            self.upstream.release()
+            self.pass_delays()
+            self.failureResultOf(pull.done, RegistryError)
+            self.assertFalse(self.mirror.has_blob(digest))
+            self.assert_pulled(self.pull(digest), LARGE)
+            self.mirror.mirrored.forget_blob(APP, digest)
+            self.mirror.driver.delete(layout.blob_data(digest))
 
     def test_that_is_longer_than_head_tells_is_given_up(self) -> None:
         digest = self.upstream.add_blob(LARGE + b"more", instead_of=LARGE)

@@ -13,7 +13,7 @@ from registryd.model import (
     Manifest,
 )
 from registryd.reference import Digest, RepositoryName, Tag
-from registryd.upstream.body import DISCARDING
+from registryd.upstream.body import DISCARDING, LEAST
 from registryd.upstream.manifests import KEPT
 from tests.upstream.case import LATEST, LIMIT, NAME, UpstreamCase
 from tests.upstream.trickling import Trickling
@@ -170,10 +170,10 @@ class Manifests(UpstreamCase):
         self.assertEqual(self.hostile.connections, 0)
 
     async def test_a_body_that_trickles_is_bounded(self) -> None:
-        server = Trickling(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n")
+        server = Trickling(b"HTTP/1.1 200 OK\r\nContent-Length: 20000\r\n\r\n")
         asking = self.upstream(server.listen(self)).get_manifest(NAME, LATEST)
         for _ in range(12):
-            await server.send(b"x")
+            await server.send(bytes(LEAST))
             await self.turns()
             self.assertNoResult(asking)
             self.clock.advance(10)

@@ -8,9 +8,11 @@ from registryd.errors import BlobUnknown, ManifestUnknown, UpstreamUnavailable
 from registryd.interfaces import IFetch
 from registryd.reference import Digest
 from registryd.upstream.availability import DOUBTS, FIRST_DELAY
+from registryd.upstream.body import LEAST
 from registryd.upstream.flow import PROOF
 from tests.cache.mirror import Pull
 from tests.upstream.case import LATEST, NAME, UpstreamCase
+from tests.upstream.trickling import Trickling
 from tests.values import Sink
 
 LAYER = bytes(range(256)) * 1024
@@ -46,6 +48,12 @@ class Stalls(UpstreamCase):
         for _ in range(DOUBTS):
             await self.stall(after=after)
 
+    async def send(self, server: Trickling, data: bytes, sink: Sink) -> None:
+        """Send a part of an answer, which has come then."""
+        size = len(sink.content) + len(data)
+        await server.send(data)
+        await self.until(lambda: len(sink.content) == size)
+
     async def is_refused(self) -> None:
         asked = len(self.hostile.requests)
         for asking in (
@@ -55,7 +63,7 @@ class Stalls(UpstreamCase):
             self.registry.resolve_manifest(NAME, LATEST),
             self.registry.tags(NAME),
         ):
-            self.assertIn("sent nothing for 20 s", str(await self.unavailable(asking)))
+            self.assertIn("sent next to nothing for 20 s", str(await self.unavailable(asking)))
         self.assertEqual(len(self.hostile.requests), asked)
         self.assertFalse(self.registry.state().available)
 
@@ -141,6 +149,47 @@ class Stalls(UpstreamCase):
             self.assertIn("nothing for 20 s", str(await self.unavailable(asking)))
         await self.is_refused()
 
+    async def test_that_are_trickles_count(self) -> None:
+        server = Trickling(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+        self.registry = self.upstream(server.listen(self))
+        for _ in range(DOUBTS):
+            fetch = await self.registry.fetch_blob(NAME, self.digest, 0)
+            sink = Sink()
+            done = fetch.deliver_to(sink)
+            for _ in range(4):
+                self.assertNoResult(done)
+                await self.send(server, b"x", sink)
+                self.clock.advance(READ / 4)
+            self.assertIn("next to nothing for 20 s after 4", str(await self.unavailable(done)))
+            await self.until(lambda: not server.open)
+        with self.assertRaises(UpstreamUnavailable):
+            await self.registry.fetch_blob(NAME, self.other, 0)
+
+    async def test_are_not_slow_blobs(self) -> None:
+        server = Trickling(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (10 * LEAST))
+        fetch = await self.upstream(server.listen(self)).fetch_blob(NAME, self.digest, 0)
+        sink = Sink()
+        done = fetch.deliver_to(sink)
+        for _ in range(10):
+            self.assertNoResult(done)
+            self.clock.advance(READ - 1)
+            await self.send(server, bytes(LEAST), sink)
+        await done
+
+    async def test_that_are_trickles_cost_one_client_a_minute(self) -> None:
+        server = Trickling(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
+        mirror = self.mirror(self.upstream(server.listen(self)))
+        begun = self.clock.seconds()
+        pull = Pull(await mirror.open_blob(NAME, self.large))
+        while not pull.done.called:
+            if server.open:
+                await server.send(b"x")
+            await self.turns()
+            self.clock.advance(1)
+        with self.assertRaises(UpstreamUnavailable):
+            await pull.done
+        self.assertLess(self.clock.seconds() - begun, 80)
+
     async def test_the_next_url_is_asked(self) -> None:
         other = self.another()
         other.content = self.hostile.content
@@ -172,7 +221,7 @@ class Stalls(UpstreamCase):
             await pull.done
         self.assertLess(self.clock.seconds() - begun, 65)
         asked = len(self.hostile.requests)
-        with self.assertRaisesRegex(BlobUnknown, "could not be asked: .* sent nothing for 20 s"):
+        with self.assertRaisesRegex(BlobUnknown, "could not be asked: .* sent next to nothing for 20 s"):
             await mirror.open_blob(NAME, self.large)
         with self.assertRaises(BlobUnknown):
             await mirror.open_blob(NAME, self.other)
