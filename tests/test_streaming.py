@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import fcntl
 import inspect
 import json
@@ -14,6 +15,7 @@ import tempfile
 import termios
 import tracemalloc
 from collections.abc import Callable, Iterable
+from functools import partial
 from io import StringIO
 from itertools import pairwise
 from pathlib import Path
@@ -1094,10 +1096,10 @@ class SendFileTests(LoopbackCase):
     def setUp(self) -> None:
         super().setUp()
         self.calls: list[int] = []
-        real = os.sendfile
+        self.real = os.sendfile
 
         def counted(out: int, source: int, offset: int, count: int) -> int:
-            sent = real(out, source, offset, count)
+            sent = self.real(out, source, offset, count)
             self.calls.append(sent)
             return sent
 
@@ -1184,6 +1186,21 @@ class SendFileTests(LoopbackCase):
         self.assertIsInstance(reason, ConnectionLost)
         self.assertIsInstance(await self.resource.outcome, OSError)
         self.assertLessEqual(len(client.body), SIZE // 2)
+
+    async def test_a_disk_that_fails_is_told_from_a_client_that_leaves(self) -> None:
+        for error, told in ((errno.EIO, OSError), (errno.EPIPE, PeerGone)):
+            self.resource = self.site.resource = Delivering(self.file_reader)
+            self.patch(os, "sendfile", partial(self.failing, error))
+            client = await self.client()
+            client.transport.write(GET)
+            self.assertIsInstance(await client.lost, ConnectionLost)
+            self.assertIs(type(await self.resource.outcome), told)
+
+    def failing(self, error: int, out: int, source: int, offset: int, count: int) -> int:
+        """A sendfile that gets no further than the first bytes."""
+        if offset:
+            raise OSError(error, os.strerror(error))
+        return self.real(out, source, offset, 1000)
 
     async def test_a_client_that_leaves(self) -> None:
         client = await self.client()

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import errno
 import os
 from typing import Any, Protocol
 
@@ -20,6 +21,9 @@ PIECE = 1024 * 1024
 """Bytes of one call: while a piece is on its way the peer makes room for the next."""
 
 READ_AHEAD = 2 * TURN
+
+_OF_FILES = frozenset({errno.EIO, errno.ESTALE, errno.EUCLEAN, errno.EBADMSG})
+"""What reading may fail with; any other error is the connection's."""
 
 
 class Answering(Protocol):
@@ -95,8 +99,8 @@ class SendFile:
                 sent = os.sendfile(self._transport.fileno(), file, self.position, min(PIECE, turn_ends - self.position))
             except BlockingIOError:
                 break
-            except OSError:
-                self._break_off(Failure(PeerGone()))
+            except OSError as error:
+                self._break_off(Failure(error if error.errno in _OF_FILES else PeerGone()))
                 return
             if sent == 0:
                 self._break_off(Failure(OSError("the file ended before the size that the client was told")))
