@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Callable, Mapping
 from typing import Final
-from urllib.parse import quote, urljoin, urlsplit
+from urllib.parse import quote, urlsplit
 
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
@@ -17,21 +17,19 @@ from registryd.upstream.body import Fetch, discard, read_body
 from registryd.upstream.challenge import choose, parse_challenges
 from registryd.upstream.credentials import ICredentialSource
 from registryd.upstream.flow import Course, Flow
-from registryd.upstream.headers import every, first
+from registryd.upstream.headers import every
 from registryd.upstream.login import Authorization, Login
 from registryd.upstream.origins import Origin
+from registryd.upstream.redirects import MOST_REDIRECTS, leads_to, too_many
 from registryd.upstream.verbatim import request
 
 _log = Logger()
 
-MOST_REDIRECTS = 10
 OK: Final = 200
 UNAUTHORIZED: Final = 401
 GONE = frozenset({404, 410})
 _REFUSED = frozenset({401, 403})
-_REDIRECTS = frozenset({301, 302, 303, 307, 308})
 _AGENT_NAME: Final = b"registryd"
-_KEPT = "".join(map(chr, range(0x21, 0x7F)))
 
 
 class Remote:
@@ -127,26 +125,15 @@ class Remote:
         self, method: bytes, url: str, headers: Mapping[str, str], authorization: Authorization | None
     ) -> tuple[IResponse, Origin]:
         """The first answer that is no redirect, and who gave it."""
-        origin = self.origin
         for _ in range(MOST_REDIRECTS + 1):
+            origin = Origin.of(url)
             asked = self._headers(headers, authorization, origin)
             response = await request(self._agent, method, url.encode("ascii"), asked, self._clock)
-            location = first(response.headers, b"Location")
-            if response.code not in _REDIRECTS or not location:
+            target = leads_to(response, url, self.origin, self._clock)
+            if target is None:
                 return response, origin
-            self.discard(response)
-            url, origin = self._next(url, origin, location)
-        raise UpstreamUnavailable(f"{self.origin} redirects more than {MOST_REDIRECTS} times")
-
-    def _next(self, url: str, origin: Origin, location: str) -> tuple[str, Origin]:
-        try:
-            target = quote(urljoin(url, location).partition("#")[0], safe=_KEPT, encoding="latin-1")
-            leads_to = Origin.of(target)
-        except ValueError as error:
-            raise UpstreamUnavailable(f"{origin} redirects to {error}") from None
-        if not self.origin.may_lead_to(leads_to):
-            raise UpstreamUnavailable(f"{origin} redirects to {leads_to}, without TLS")
-        return target, leads_to
+            url = target
+        raise too_many(self.origin)
 
     def _headers(self, more: Mapping[str, str], authorization: Authorization | None, to: Origin) -> Headers:
         headers = Headers({name: [value] for name, value in more.items()})

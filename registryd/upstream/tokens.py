@@ -16,13 +16,14 @@ from treq.client import HTTPClient
 from twisted.internet.interfaces import IReactorTime
 from twisted.logger import Logger
 from twisted.web.http_headers import Headers
-from twisted.web.iweb import IAgent
+from twisted.web.iweb import IAgent, IResponse
 
 from registryd.errors import UpstreamUnavailable
 from registryd.upstream.body import discard, read_body
 from registryd.upstream.challenge import Challenge
 from registryd.upstream.credentials import Credentials, ICredentialSource
 from registryd.upstream.origins import Origin, below_origin
+from registryd.upstream.redirects import MOST_REDIRECTS, leads_to, too_many
 from registryd.upstream.sharing import Shared
 from registryd.upstream.verbatim import STAND_IN, PlacedAgent
 
@@ -146,15 +147,28 @@ class Tokens:
         return document
 
     async def _request(self, method: str, challenge: Challenge, headers: Headers, **content: Any) -> Mapping[str, Any]:
-        realm = Origin.of(challenge.realm)
+        realm, url = Origin.of(challenge.realm), challenge.realm
         headers.setRawHeaders(b"Accept", [b"application/json"])
         headers.setRawHeaders(b"User-Agent", [CLIENT.encode("ascii")])
+        for _ in range(MOST_REDIRECTS + 1):
+            response = await self._answer(method, url, headers, content)
+            # A form may hold what is for its service alone.
+            target = leads_to(response, url, realm, self._clock) if method == "GET" else None
+            if target is None:
+                return await self._document(response, realm)
+            # The query is a part of where it leads.
+            url, content = target, {}
+            if Origin.of(url).host != realm.host:
+                headers.removeHeader(b"Authorization")
+        raise too_many(realm)
+
+    async def _answer(self, method: str, url: str, headers: Headers, content: Mapping[str, Any]) -> IResponse:
         # A client for each request: cookies of one are nothing to another.
-        client = HTTPClient(PlacedAgent(self._agent, realm))
+        client = HTTPClient(PlacedAgent(self._agent, Origin.of(url)))
         try:
             request = client.request(
                 method,
-                STAND_IN + below_origin(challenge.realm),
+                STAND_IN + below_origin(url),
                 headers=headers,
                 allow_redirects=False,
                 unbuffered=True,
@@ -163,7 +177,10 @@ class Tokens:
             )
         except ValueError:
             raise UpstreamUnavailable(f"{self._origin} names a token service by a malformed URL") from None
-        response = await request
+        return cast(IResponse, await request)
+
+    async def _document(self, response: IResponse, realm: Origin) -> Mapping[str, Any]:
+        """What a token service says."""
         if response.code != 200:
             discard(response, self._clock)
             if response.code in (400, 401, 403):

@@ -89,6 +89,7 @@ class Switches:
     token_lifetime: int | None = 300  # expires_in
     token_status: int | None = None  # what the token service answers
     token_delay: float = 0.0
+    token_redirect: str | None = None  # a URL in front of the path that the token service redirects to
     refuse_tokens: bool = False  # 401 for ever
     rotate_identity: bool = False  # an identity token is good once, and its answer has the next
     revoked: Sequence[str] = ()  # tokens that are valid no more
@@ -236,6 +237,10 @@ class Hostile(Resource):
         arguments = {name.decode(): values[-1].decode() for name, values in (request.args or {}).items()}
         if where == "/token":
             self.counts[f"{method} token"] += 1
+            if self.switches.token_redirect is not None:
+                request.setHeader("Location", self.switches.token_redirect + path)
+                _say(request, self.switches.redirect_code, b"elsewhere")
+                return
             self.later(self.switches.token_delay, self._token, request, arguments)
             return
         if where in ("/v2", "/v2/"):

@@ -15,8 +15,10 @@ from registryd.config.values import CredentialHelper
 from registryd.errors import BlobUnknown
 from registryd.reference import RepositoryName
 from registryd.upstream.origins import Origin
+from registryd.upstream.redirects import MOST_REDIRECTS
 from registryd.upstream.tokens import LONGEST_LIFETIME, MARGIN, lifetime
 from tests.upstream.case import LATEST, NAME, SECRET, UpstreamCase, folder_of
+from tests.upstream.hostile import Hostile
 
 OTHER = RepositoryName("team/other")
 
@@ -168,6 +170,48 @@ class Tokens(UpstreamCase):
         registry = self.upstream(username="user", password=SECRET)
         await self.unavailable(registry.get_manifest(NAME, LATEST))
         self.assertIn("authorization", other.requests[0].headers)
+
+    async def redirected(self, **credentials: str) -> Hostile:
+        """The token service that the upstream's redirects to, once that has given a token."""
+        other = self.another()
+        other.switches.username, other.switches.password = credentials.get("username", ""), SECRET
+        other.tokens = self.hostile.tokens
+        self.hostile.switches.token_redirect = other.url
+        self.assertEqual(await self.upstream(**credentials).get_manifest(NAME, LATEST), self.manifest)
+        return other
+
+    async def test_token_service_that_redirects(self) -> None:
+        for code in (301, 302, 303, 307, 308):
+            self.hostile.switches.redirect_code = code
+            (asked,) = (await self.redirected()).requests
+            self.assertEqual(asked.path.count("scope="), 1)
+            self.assertNotIn("authorization", asked.headers)
+
+    async def test_token_service_that_redirects_to_the_same_host_is_told_the_password(self) -> None:
+        (asked,) = (await self.redirected(username="user", password=SECRET)).requests
+        self.assertTrue(asked.headers["authorization"].startswith("Basic "))
+
+    async def test_token_service_that_redirects_to_others_tells_them_no_password(self) -> None:
+        other = self.another()
+        self.hostile.switches.token_redirect = other.url.replace("127.0.0.1", "localhost")
+        await self.unavailable(self.upstream(username="user", password=SECRET).get_manifest(NAME, LATEST))
+        (asked,) = other.requests
+        self.assertNotIn("authorization", asked.headers)
+
+    async def test_token_service_that_redirects_for_ever_or_nowhere(self) -> None:
+        for target in (self.hostile.url, "ftp://127.0.0.1"):
+            self.hostile.reset()
+            self.hostile.switches.token_redirect = target
+            error = await self.unavailable(self.upstream().get_manifest(NAME, LATEST))
+            self.assertIn("redirects", str(error))
+            self.assertLessEqual(self.hostile.counts["GET token"], MOST_REDIRECTS + 1)
+
+    async def test_a_form_is_sent_to_its_own_service_alone(self) -> None:
+        other = self.another()
+        self.hostile.switches.token_redirect = other.url
+        await self.unavailable(self.upstream(username="<token>", password=SECRET).get_manifest(NAME, LATEST))
+        self.assertEqual(self.hostile.counts["POST token"], 1)
+        self.assertEqual(other.requests, [])
 
     async def test_realm_that_is_nonsense(self) -> None:
         for realm in ("ftp://127.0.0.1/", "nothing", "http://[", "http://127.0.0.1:99999/"):
