@@ -374,6 +374,23 @@ class LayingOutTests(SynchronousTestCase):
             writer.close()
         self.assertEqual(self.driver.get_content("/a"), b"1" * writer.size)
 
+    def test_is_given_back_before_it_is_synced(self) -> None:
+        """What a power failure leaves takes no more of the disk than was synced."""
+        self.mount(8192)
+        writer = self.open()
+        for size in (LEAST_AHEAD, MIB):
+            writer.write([b"1" * size])
+        seen = []
+        real = os.fsync
+
+        def watched(descriptor: int) -> None:
+            seen.append(self.laid_out())
+            real(descriptor)
+
+        self.patch(os, "fsync", watched)
+        writer.sync()
+        self.assertEqual(seen, [LEAST_AHEAD + MIB])
+
     def test_what_a_killed_writer_had_laid_out_is_given_back_by_who_ends_the_content(self) -> None:
         self.mount(8192)
         with open(self.place, "wb") as file:

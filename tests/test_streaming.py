@@ -42,6 +42,7 @@ from twisted.web.resource import Resource
 from twisted.web.server import NOT_DONE_YET, Request
 from zope.interface import provider
 
+from registryd import delivery
 from registryd.config import Tls
 from registryd.delivery import BlobReader, FileBlobReader, blob_reader
 from registryd.http import sendfile, streaming
@@ -1268,6 +1269,16 @@ class FallbackTests(LoopbackCase):
             del client.received[: client.received.index(b"\r\n\r\n") + 4 + SIZE]
         self.assertIsNone(await self.resource.outcome)
         self.assertEqual(self.resource.sent[0], SIZE)
+
+    async def test_tls_has_the_system_read_what_comes_next(self) -> None:
+        asked: list[tuple[int, int]] = []
+        self.patch(delivery, "read_ahead", lambda file, start, stop: asked.append((start, stop)))
+        client = await self.client(self.tls())
+        client.transport.write(GET)
+        self.assertTrue((await self.whole(client))[:SIZE] == CONTENT)
+        self.assertEqual([start for start, _ in asked], [*range(delivery.TURN, SIZE, delivery.TURN), SIZE])
+        self.assertEqual({stop - start for start, stop in asked if stop < SIZE}, {delivery.READ_AHEAD})
+        self.assertEqual(max(stop for _, stop in asked), SIZE)
 
     async def test_content_that_is_no_file(self) -> None:
         self.resource = Delivering(self.memory_reader)
