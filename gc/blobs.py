@@ -27,8 +27,9 @@ class BlobSweep:
 
     ``needed`` are the blobs that stay, ``manifests`` those of them in whose folders a dead writer may have left
     something; both are emptied. ``promised`` are those that nothing needs, but that somebody was just told of; ``held``
-    stay too, young or not: a repository has them from which nothing goes. What was ``evicted`` goes if it is but older
-    than what is recent. With ``removes`` false all stay. ``missing`` grows by what is needed, but is not there.
+    stay too, young or not: a repository has them from which nothing goes. With ``removes`` false only what was
+    ``cached`` goes. Of that, what was ``evicted`` goes if it is but older than what is recent. ``missing`` grows by what
+    is needed, but is not there.
     """
 
     removal: Removal
@@ -36,6 +37,7 @@ class BlobSweep:
     manifests: Digests
     promised: Digests
     held: Digests
+    cached: Collection[bytes]
     evicted: Collection[bytes]
     removes: bool
     missing: list[bytes] = attrs.field(factory=list, init=False)
@@ -129,11 +131,11 @@ class _FolderSweep:
 
     def judge(self, blob: bytes, leaf: Leaf, folder: str) -> None:
         """Remove a blob that is not needed, unless it is young."""
-        size, trash, removes = leaf.size or 0, self.removal.trash, self.blobs.removes
+        size, trash = leaf.size or 0, self.removal.trash
         if blob in self.blobs.evicted:
             # It goes to make room, which a trash would not.
             trash = attrs.evolve(trash, cutoff=max(trash.cutoff, trash.now - RECENT), keep=False)
-        removes = removes and blob not in self.blobs.held
+        removes = (self.blobs.removes or blob in self.blobs.cached) and blob not in self.blobs.held
         old = leaf.modified <= trash.cutoff and blob not in self.blobs.promised
         if not (removes and old and self._remove(trash, digest(blob), f"{folder}/data", size)):
             self.removal.report.blobs.kept += 1

@@ -61,8 +61,8 @@ class Repository:
 
     @property
     def unread(self) -> bool:
-        """Whether it holds a manifest of which nobody knows what it needs."""
-        return any(revision.unread for revision in self.revisions.values())
+        """Whether it holds a manifest of which nobody knows what it needs; what a mirror lacks it fetches again."""
+        return self.upstream is None and any(revision.unread for revision in self.revisions.values())
 
     @property
     def doubtful(self) -> bool:

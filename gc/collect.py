@@ -123,8 +123,8 @@ class _Run:
     """One run. ``needed`` are the blobs of kept manifests, and their own; ``promised`` those that somebody was told of,
     ``held`` those that repositories have from which nothing goes.
 
-    ``manifests`` are the kept ones. ``unread`` tells whether there is one of which nobody knows what it needs, or a
-    link of which nobody knows what it names.
+    ``manifests`` are the kept ones. ``unread`` tells whether there is one of which nobody knows what it needs,
+    ``unfollowed`` whether there is a link of which nobody knows what it names.
     """
 
     config: Config
@@ -138,6 +138,7 @@ class _Run:
     held: Digests = attrs.field(factory=Digests, init=False)
     manifests: Digests = attrs.field(factory=Digests, init=False)
     unread: bool = attrs.field(default=False, init=False)
+    unfollowed: bool = attrs.field(default=False, init=False)
 
     @classmethod
     def begin(cls, driver: IStorageDriver, config: Config, options: Options, listener: Listener) -> _Run:
@@ -172,7 +173,7 @@ class _Run:
         if self.options.expired_only:
             self._remove_cached(cache)
         else:
-            self._sweep_blobs(repositories, cache.evicted)
+            self._sweep_blobs(repositories, cache)
         if self.options.repair and not self.options.dry_run:
             driver = self.removal.driver
             repair = Repair(driver, self.removal.trash, Reading(driver))
@@ -225,9 +226,12 @@ class _Run:
     def _cache(self, mirrored: Sequence[RepositoryName]) -> Cache:
         """Decide what stays of the mirrored repositories, and sweep them."""
         driver, note = self.removal.driver, self.removal.listener.noted
-        cache = Cache(driver, self.config.proxy, self.needed, self.now, self.removal.cutoff, note)
+        private = _Either(self.needed, self.held)
+        cache = Cache(driver, self.config.proxy, private, self.now, self.removal.cutoff, note)
         for name in mirrored:
-            cache.repositories.append(read(driver, Marking(self.census.read(name)), self._chosen(name)))
+            # What a private link names may be the only content of its blob, and cached as well.
+            chosen = self._chosen(name) and not self.unfollowed
+            cache.repositories.append(read(driver, Marking(self.census.read(name)), chosen))
         cache.expire()
         cache.make_room(self.options.evict)
         self.report.mirror = Mirror(
@@ -282,31 +286,45 @@ class _Run:
         """Count what stays of a repository that was swept, and need it."""
         self.report.add(swept.report)
         self.unread = self.unread or swept.unread
+        self.unfollowed = self.unfollowed or swept.unfollowed
         self.promised.update(unpacked(swept.promised))
         self.held.update(unpacked(swept.held))
         self.manifests.update(unpacked(swept.manifests))
         self.needed.update(unpacked(swept.needed))
         self.removal.listener.stepped()
 
-    def _removes_blobs(self) -> bool:
-        if self.unread:
-            self.removal.listener.noted("a manifest or a link cannot be read: no blob is removed in this run")
-        return not self.unread
-
     def _remove_cached(self, cache: Cache) -> None:
         """Remove the blobs that only what has gone from the cache needed."""
-        sweep = BlobSweep(
-            self.removal, Digests(), Digests(), self.promised, self.held, cache.evicted, self._removes_blobs()
-        )
-        for blob in {blob for cached in cache.repositories for blob in cached.going if blob not in self.needed}:
+        going = {blob for blob in cache.going() if blob not in self.needed}
+        sweep = self._blobs(cache, Digests(), Digests())
+        for blob in going:
             sweep.remove(blob)
 
-    def _sweep_blobs(self, repositories: Iterable[RepositoryName], evicted: set[bytes]) -> None:
-        removes = self._removes_blobs()
-        sweep = BlobSweep(self.removal, self.needed, self.manifests, self.promised, self.held, evicted, removes)
+    def _blobs(self, cache: Cache, needed: Digests, manifests: Digests) -> BlobSweep:
+        removes = not self.unread and not self.unfollowed
+        if not removes:
+            told = "only cached blobs are" if self.unread and not self.unfollowed else "no blob is"
+            self.removal.listener.noted(f"a manifest or a link cannot be read: {told} removed in this run")
+        return BlobSweep(
+            self.removal, needed, manifests, self.promised, self.held, cache.going(), cache.evicted, removes
+        )
+
+    def _sweep_blobs(self, repositories: Iterable[RepositoryName], cache: Cache) -> None:
+        sweep = self._blobs(cache, self.needed, self.manifests)
         sweep.sweep(self.workers)
         if sweep.missing:
             missing = set(sweep.missing)
             parts = Parts(self.census, self.config.validation)
             for name in repositories:
                 self.report.damage += parts.dangling(name, missing)
+
+
+@attrs.frozen
+class _Either:
+    """What is in one of two sets of digests."""
+
+    one: Digests
+    other: Digests
+
+    def __contains__(self, blob: object) -> bool:
+        return blob in self.one or blob in self.other

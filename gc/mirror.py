@@ -48,8 +48,8 @@ class Cached:
 
     @property
     def may_go(self) -> bool:
-        """Whether anything may go: where a manifest cannot be read, all may be its parts."""
-        return self.chosen and self.repository.upstream is not None and not self.repository.unread
+        """Whether anything may go."""
+        return self.chosen and self.repository.upstream is not None
 
     def kept(self) -> Iterator[bytes]:
         """The blobs that stay, those of manifests too."""
@@ -108,7 +108,7 @@ def uses(repository: Repository) -> Mapping[bytes, float]:
 
 @attrs.define
 class Cache:
-    """All that is cached. ``private`` are the blobs that private repositories need; ``now``: seconds since the epoch.
+    """All that is cached. ``private`` are the blobs that private repositories keep; ``now``: seconds since the epoch.
 
     ``size`` is what stays, ``expired_bytes`` and ``evicted_bytes`` what goes; ``evicted`` are its blobs. With
     ``makes_room`` blobs of which a part came, but nothing any more, go too.
@@ -128,6 +128,10 @@ class Cache:
     evicted_bytes: int = attrs.field(default=0, init=False)
     evicted: set[bytes] = attrs.field(factory=set, init=False)
     makes_room: bool = attrs.field(default=False, init=False)
+
+    def going(self) -> set[bytes]:
+        """The blobs that go with what is cached, unless something else needs them."""
+        return {blob for cached in self.repositories for blob in cached.going}
 
     def expire(self) -> None:
         """Keep of every repository what has not expired."""
@@ -230,7 +234,7 @@ class Cache:
             yield from (blob for blob in cached.kept() if blob not in self.private)
 
     def _going(self) -> set[bytes]:
-        return {blob for cached in self.repositories for blob in cached.going if blob not in self.private}
+        return {blob for blob in self.going() if blob not in self.private}
 
     def _size(self, blobs: Iterable[bytes]) -> int:
         """How many bytes some blobs have, those that are there."""

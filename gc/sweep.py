@@ -94,11 +94,13 @@ class Swept:
     """What a repository that was swept needs, in packed digests, and the numbers.
 
     ``needed`` are the blobs of kept manifests, and their own; ``manifests`` the kept ones; ``promised`` and ``held``
-    those of its links. ``unread`` tells whether nobody knows what one of its manifests needs, or of its links names.
+    those of its links. ``unread`` tells whether nobody knows what one of its manifests needs, ``unfollowed`` what one
+    of its links names; neither matters of a mirror.
     """
 
     report: Report
     unread: bool
+    unfollowed: bool
     needed: bytes
     manifests: bytes
     promised: bytes
@@ -140,12 +142,13 @@ class RepositorySweep:
     def swept(self) -> Swept:
         """What others are to know of it. All that it went by is given up on the way: it may be as large again."""
         repository = self.marking.repository
-        unread = repository.unread or self.links.unread
+        unread, unfollowed = repository.unread, self.links.unread and repository.upstream is None
         kept = {revision.digest for revision in repository.revisions.values() if revision.kept}
         repository.revisions.clear()
         return Swept(
             self.removal.report,
             unread,
+            unfollowed,
             packed(chain(self.marking.needed.drained(), kept)),
             packed(kept),
             packed(self.links.promised.drained()),

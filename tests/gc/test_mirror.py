@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import errno
+import os
 from collections.abc import Iterator
 
 import pytest
@@ -214,14 +216,63 @@ def test_missing_parts_are_no_damage(store: Store) -> None:
     assert store.collect().damage == []
 
 
-def test_a_manifest_that_cannot_be_read_keeps_its_repository(store: Store) -> None:
-    old = cached(store, "old", 8 * DAY)
-    broken = cached(store, "broken", 8 * DAY)
-    store.put(layout.blob_data(broken.digest), b"garbage", 8 * DAY)
+@pytest.mark.parametrize("content", [b"", b"garbage", b"[]", b"[" * 100_000])
+@pytest.mark.parametrize("at_once", [{"expired_only": True}, {}])
+def test_a_cached_manifest_that_cannot_be_read_goes_like_any_other(
+    store: Store, content: bytes, at_once: dict[str, bool]
+) -> None:
+    """Upstreams answer with anything; and what is lost with it is fetched again."""
+    for name in (HUB, SECOND):
+        cached(store, "old", 8 * DAY, name)
+        store.manifest(Manifest("application/json", Digest.of(content), content), name, ["broken"], 8 * DAY)
+    garbage = store.blob(b"garbage of a private repository")
+    store.proxy()
+    report = store.collect(**at_once)
+    assert {damage.kind for damage in report.damage} == {"manifest"}
+    assert report.mirror.bytes == 0 and not store.has(layout.blob_data(Digest.of(content)))
+    assert store.has(layout.blob_data(garbage)) == ("expired_only" in at_once)
+    assert not store.collect().damage
+
+
+@pytest.mark.parametrize("at_once", [{"expired_only": True, "evict": True}, {"expired_only": True}, {}])
+def test_a_private_manifest_that_cannot_be_read_keeps_nothing_that_is_cached(
+    store: Store, at_once: dict[str, bool]
+) -> None:
+    """Nothing but what its own repository has."""
+    broken = store.image("broken", tags=["1"])
+    store.put(layout.blob_data(broken.digest), b"garbage")
+    old, shared = cached(store, "old", 8 * DAY), cached(store, "shared", 8 * DAY)
+    store.layer(b"layer of shared".ljust(1000))
+    garbage = store.blob(b"garbage of a private repository")
     store.proxy(max_size=1)
-    report = store.collect()
-    assert [damage.kind for damage in report.damage] == ["manifest"]
-    assert store.has_manifest(old, HUB) and report.manifests.removed == report.blobs.removed == 0
+    report = store.collect(**at_once)
+    assert not store.has_blob(b"layer of old".ljust(1000)) and not store.has_manifest(old, HUB)
+    assert not store.has_manifest(shared, HUB) and store.has_blob(b"layer of shared".ljust(1000))
+    assert store.is_whole("broken", broken) and store.has(layout.blob_data(garbage))
+    assert report.mirror.bytes == 0
+    assert store.heard.notes == ["a manifest or a link cannot be read: only cached blobs are removed in this run"]
+
+
+def test_a_private_link_that_cannot_be_read_keeps_all_that_is_cached() -> None:
+    """It may be the name of what is cached, whose bytes are nowhere else."""
+
+    class FailingDriver(MemoryDriver):
+        failing = ""
+
+        def get_content(self, path: str) -> bytes:
+            if path == self.failing:
+                raise OSError(errno.EIO, os.strerror(errno.EIO), path)
+            return super().get_content(path)
+
+    store = Store(driver := FailingDriver())
+    old = cached(store, "old", 8 * DAY)
+    layer = Digest.of(b"layer of old".ljust(1000))
+    driver.failing = store.link(layout.layer_link(APP, Digest.of(b"layer of old".ljust(1000), "sha512")), layer)
+    store.proxy(max_size=1)
+    report = store.collect(expired_only=True)
+    assert store.has_manifest(old, HUB) and store.has(layout.blob_data(layer))
+    assert report.mirror.bytes == size_of(old) and report.blobs.removed == 0
+    assert store.heard.notes[-1] == "a manifest or a link cannot be read: no blob is removed in this run"
 
 
 @pytest.mark.parametrize("at_once", [{"expired_only": True, "evict": True}, {"expired_only": True}, {}])
