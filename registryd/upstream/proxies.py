@@ -1,11 +1,10 @@
-"""Proxies of the environment: HTTP_PROXY, HTTPS_PROXY and NO_PROXY, as the standard library reads them."""
+"""Proxies of the environment: HTTP_PROXY, HTTPS_PROXY and NO_PROXY."""
 
 from __future__ import annotations
 
 from base64 import b64encode
 from collections.abc import Mapping
 from typing import Any, cast
-from urllib import request
 from urllib.parse import unquote, urlsplit
 
 import attrs
@@ -21,6 +20,7 @@ from twisted.web.iweb import IPolicyForHTTPS
 from zope.interface import implementer
 
 from registryd.config.hosts import DEFAULT_PORTS
+from registryd.upstream.noproxy import NoProxy
 
 _log = Logger()
 
@@ -73,12 +73,13 @@ class Proxies:
     """Which proxy is meant for which URL."""
 
     def __init__(self, environment: Mapping[str, str]) -> None:
-        self._told = _variables(environment)
+        told = _variables(environment)
+        self._direct = NoProxy.of(told.get("no", ""))
         self._proxies: dict[str, Proxy] = {}
         for scheme in DEFAULT_PORTS:
-            if self._told.get(scheme):
+            if told.get(scheme):
                 try:
-                    self._proxies[scheme] = Proxy.parse(self._told[scheme])
+                    self._proxies[scheme] = Proxy.parse(told[scheme])
                 except ValueError as error:
                     _log.warn("{scheme}_proxy is ignored: {error}", scheme=scheme, error=error)
 
@@ -87,10 +88,7 @@ class Proxies:
         proxy = self._proxies.get(uri.scheme.decode("ascii"))
         if proxy is None:
             return None
-        host = uri.host.decode("ascii")
-        # The library's annotations do not know of it.
-        bypassed = request.proxy_bypass_environment(f"{host}:{uri.port}", self._told)  # type: ignore[attr-defined]
-        return None if bypassed else proxy
+        return None if self._direct.covers(uri.host.decode("ascii"), uri.port) else proxy
 
 
 def _variables(environment: Mapping[str, str]) -> dict[str, str]:

@@ -205,6 +205,11 @@ class ThroughProxies(TlsCase):
         self.proxy = Proxy(reactor)
         self.addCleanup(lambda: Deferred.fromCoroutine(self.proxy.close()))
 
+    def named(self, registry: Hostile, name: str = "registry.test") -> str:
+        """The URL of a registry under a name that only the proxy knows."""
+        self.proxy.leads_to = int(registry.url.rpartition(":")[2])
+        return registry.url.replace("127.0.0.1", name).replace("localhost", name)
+
     def through(self, url: str, **environment: str) -> UpstreamRegistry:
         return self.upstream(url, ca=str(self.files.authority), environment=environment)
 
@@ -213,23 +218,20 @@ class ThroughProxies(TlsCase):
         self.assertEqual(await self.fetched(registry, self.digest, 10), LAYER[10:])
 
     async def test_http(self) -> None:
-        port = int(self.hostile.url.rpartition(":")[2])
-        self.proxy.leads_to = port
-        await self.check(self.through(f"http://registry.test:{port}", http_proxy=f"http://{self.proxy.address}"))
-        self.assertTrue(self.proxy.asked[0].startswith(f"GET http://registry.test:{port}/v2/team/app/manifests/latest"))
-        self.assertEqual(self.hostile.requests[0].headers["host"], f"registry.test:{port}")
+        url = self.named(self.hostile)
+        await self.check(self.through(url, http_proxy=f"http://{self.proxy.address}"))
+        self.assertTrue(self.proxy.asked[0].startswith(f"GET {url}/v2/team/app/manifests/latest"))
+        self.assertEqual(f"http://{self.hostile.requests[0].headers['host']}", url)
 
     async def test_https_by_connect(self) -> None:
-        port = int(self.secure.url.rpartition(":")[2])
-        self.proxy.leads_to = port
-        await self.check(self.through(f"https://registry.test:{port}", HTTPS_PROXY=self.proxy.address))
+        url = self.named(self.secure)
+        await self.check(self.through(url, HTTPS_PROXY=self.proxy.address))
         (asked,) = self.proxy.asked
-        self.assertTrue(asked.startswith(f"CONNECT registry.test:{port} HTTP/1.1\r\nHost: registry.test:{port}"))
+        host = url.removeprefix("https://")
+        self.assertTrue(asked.startswith(f"CONNECT {host} HTTP/1.1\r\nHost: {host}"))
 
     async def test_the_name_is_verified_through_a_proxy_too(self) -> None:
-        port = int(self.secure.url.rpartition(":")[2])
-        self.proxy.leads_to = port
-        registry = self.through(f"https://another.test:{port}", HTTPS_PROXY=self.proxy.address)
+        registry = self.through(self.named(self.secure, "another.test"), HTTPS_PROXY=self.proxy.address)
         error = await self.unavailable(registry.get_manifest(NAME, LATEST))
         self.assertIn("another.test", str(error))
         self.assertEqual(self.secure.requests, [])
@@ -237,42 +239,39 @@ class ThroughProxies(TlsCase):
     async def test_password_of_a_proxy(self) -> None:
         self.proxy.password = "Basic " + base64.b64encode(f"me:{SECRET}@".encode()).decode()
         address = f"http://me:{SECRET}%40@{self.proxy.address}"
-        for url, environment in ((self.hostile.url, "http_proxy"), (self.secure.url, "https_proxy")):
-            await self.check(self.through(url, **{environment: address}))
+        for registry, variable in ((self.hostile, "http_proxy"), (self.secure, "https_proxy")):
+            await self.check(self.through(self.named(registry), **{variable: address}))
         self.assertNotIn("proxy-authorization", self.secure.requests[-1].headers)
 
     async def test_a_proxy_that_refuses(self) -> None:
         self.proxy.password = "another"
-        for url, variable in ((self.hostile.url, "http_proxy"), (self.secure.url, "https_proxy")):
-            error = await self.unavailable(
-                self.through(url, **{variable: f"http://me:{SECRET}@{self.proxy.address}"}).get_manifest(NAME, LATEST)
-            )
-            self.assertIn("407", str(error))
+        address = f"http://me:{SECRET}@{self.proxy.address}"
+        for registry, variable in ((self.hostile, "http_proxy"), (self.secure, "https_proxy")):
+            asking = self.through(self.named(registry), **{variable: address}).get_manifest(NAME, LATEST)
+            self.assertIn("407", str(await self.unavailable(asking)))
 
     async def test_a_proxy_that_answers_nonsense(self) -> None:
         for refusal in (b"nonsense\r\n\r\n", b"SSH-2.0-x\r\n" * 2000, b"HTTP/1.1\r\n\r\n"):
             self.proxy.refusal = refusal
-            registry = self.through(self.secure.url, https_proxy=self.proxy.address)
+            registry = self.through(self.named(self.secure), https_proxy=self.proxy.address)
             error = await self.unavailable(registry.get_manifest(NAME, LATEST))
             self.assertIn("proxy", str(error))
 
     async def test_a_proxy_that_is_not_there(self) -> None:
-        registry = self.through(self.secure.url, https_proxy="http://127.0.0.1:1")
+        registry = self.through(self.named(self.secure), https_proxy="http://127.0.0.1:1")
         await self.unavailable(registry.get_manifest(NAME, LATEST))
 
     async def test_a_proxy_that_says_nothing(self) -> None:
         self.proxy.refusal = b""
-        registry = self.through(self.secure.url, https_proxy=self.proxy.address)
+        registry = self.through(self.named(self.secure), https_proxy=self.proxy.address)
         asking = registry.get_manifest(NAME, LATEST)
         await self.until(lambda: self.proxy.asked)
         self.clock.advance(30)
         await self.unavailable(asking)
         await self.until(lambda: not self.proxy.open)
 
-    async def test_no_proxy(self) -> None:
-        await self.check(
-            self.through(self.hostile.url, http_proxy="http://127.0.0.1:1", NO_PROXY="example.org,127.0.0.1")
-        )
+    async def test_what_is_on_this_machine_needs_none(self) -> None:
+        await self.check(self.through(self.hostile.url, http_proxy="http://127.0.0.1:1"))
 
 
 class Variables(SynchronousTestCase):
@@ -292,7 +291,22 @@ class Variables(SynchronousTestCase):
             (b"https://a.test/", {"HTTPS_PROXY": "p:1", "NO_PROXY": ".test"}, None),
             (b"https://a.test/", {"HTTPS_PROXY": "p:1", "NO_PROXY": "a.test:443"}, None),
             (b"https://a.test/", {"HTTPS_PROXY": "p:1", "NO_PROXY": "a.test:444"}, "http://p:1"),
-            (b"https://a.test/", {"HTTPS_PROXY": "p:1", "NO_PROXY": "*"}, None),
+            (b"https://a.test/", {"HTTPS_PROXY": "p:1", "NO_PROXY": "b.test, *"}, None),
+            (b"https://a.test/", {"HTTPS_PROXY": "p:1", "NO_PROXY": "test"}, None),
+            (b"https://a.test/", {"HTTPS_PROXY": "p:1", "NO_PROXY": "*.test:443"}, None),
+            (b"https://a.test/", {"HTTPS_PROXY": "p:1", "NO_PROXY": "A.Test"}, None),
+            (b"https://a.test/", {"HTTPS_PROXY": "p:1", "NO_PROXY": "est,.a.test,*.a.test,,b.a.test"}, "http://p:1"),
+            (b"https://10.1.2.3/", {"HTTPS_PROXY": "p:1", "NO_PROXY": "10.0.0.0/8"}, None),
+            (b"https://10.1.2.3/", {"HTTPS_PROXY": "p:1", "NO_PROXY": "10.1.2.3:443"}, None),
+            (b"https://10.1.2.3/", {"HTTPS_PROXY": "p:1", "NO_PROXY": "11.0.0.0/8,10.1.2.3:80,.2.3"}, "http://p:1"),
+            (b"https://a.test/", {"HTTPS_PROXY": "p:1", "NO_PROXY": "10.0.0.0/8,a.test/"}, "http://p:1"),
+            (b"https://[fd00::1]/", {"HTTPS_PROXY": "p:1", "NO_PROXY": "fd00::/8"}, None),
+            (b"https://[fd00::1]/", {"HTTPS_PROXY": "p:1", "NO_PROXY": "[fd00::1]:443"}, None),
+            (b"https://[fd00::1]/", {"HTTPS_PROXY": "p:1", "NO_PROXY": "fd00:0::1"}, None),
+            (b"https://[fd00::1]/", {"HTTPS_PROXY": "p:1", "NO_PROXY": "[fd00::1]:444"}, "http://p:1"),
+            (b"https://localhost:5000/", {"HTTPS_PROXY": "p:1"}, None),
+            (b"https://127.1.2.3/", {"HTTPS_PROXY": "p:1"}, None),
+            (b"https://[::1]/", {"HTTPS_PROXY": "p:1"}, None),
             (b"https://a.test/", {"HTTPS_PROXY": "socks5://p:1"}, None),
             (b"https://a.test/", {"HTTPS_PROXY": "http://p:port"}, None),
         ):
