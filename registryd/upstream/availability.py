@@ -1,4 +1,4 @@
-"""Who fails is left alone for a while: instead of a timeout, every request but a probe fails at once."""
+"""What fails is left alone for a while: instead of a timeout, every request but a probe fails at once."""
 
 from __future__ import annotations
 
@@ -19,14 +19,14 @@ LONGEST_RETRY_AFTER = 900.0
 """Seconds of a Retry-After that are believed at most: then one probe asks again."""
 
 DOUBTS = 3
-"""Failures in a row that may be of one item, as a 500, before the origin itself is taken to fail."""
+"""Failures in a row that may be of one item, as a 500, before that is left alone; items before their origin is."""
 
 
 @attrs.define
 class Availability:
-    """Whether one origin may be asked now.
+    """Whether one origin, or one item there, may be asked now.
 
-    Who asks takes a ticket, and says how it went; what was asked before the origin was found to fail says nothing.
+    Who asks takes a ticket, and says how it went; what was asked before it was found to fail says nothing.
     """
 
     origin: str
@@ -36,6 +36,7 @@ class Availability:
     _delay: float = 0.0
     _probing: bool = False
     _doubts: int = 0
+    _doubted: set[str] = attrs.field(factory=set)
     _reason: str = ""
     _told: bool = False
 
@@ -83,6 +84,7 @@ class Availability:
         if self._until is not None:
             _log.info("{origin} answers again", origin=self.origin)
         self._until, self._delay, self._probing, self._doubts = None, 0.0, False, 0
+        self._doubted.clear()
 
     def worked(self) -> None:
         """It works as it is looked at, whenever that was asked for."""
@@ -93,11 +95,23 @@ class Availability:
         if ticket == self._period and self._until is not None:
             self._until, self._probing, self._doubts = None, False, DOUBTS - 1
 
-    def failed(self, ticket: int, reason: str, retry_after: float | None = None, certain: bool = True) -> None:
-        """It did not answer, or wants to be left alone for ``retry_after`` seconds; not ``certain``: an item may."""
+    def failed(
+        self,
+        ticket: int,
+        reason: str,
+        retry_after: float | None = None,
+        certain: bool = True,
+        item: str | None = None,
+    ) -> None:
+        """It did not answer, or wants to be left alone for ``retry_after`` seconds.
+
+        Not ``certain``: it may be the ``item`` that fails, however often, where that is told.
+        """
         if ticket != self._period:
             return
-        self._doubts += 1
+        self._doubts += item is None or item not in self._doubted
+        if item is not None:
+            self._doubted.add(item)
         if self._until is None and not certain and self._doubts < DOUBTS:
             return
         self._delay = min(self._delay * 2, LONGEST_DELAY) or FIRST_DELAY
@@ -116,7 +130,7 @@ class Availability:
 
 
 class Availabilities:
-    """Availability by origin: those that fail are remembered, and few of them at any time."""
+    """Availability by origin, or by item: those that fail are remembered, and few of them at any time."""
 
     def __init__(self, clock: IReactorTime, most: int = 64) -> None:
         self._clock = clock
@@ -124,7 +138,7 @@ class Availabilities:
         self._by_origin: dict[str, Availability] = {}
 
     def of(self, origin: str) -> Availability:
-        """The availability of an origin, which is kept as long as there is anything to remember."""
+        """The availability of one, which is kept as long as there is anything to remember."""
         known = self._by_origin.get(origin)
         if known is None:
             if len(self._by_origin) >= self._most:

@@ -2,11 +2,13 @@
 
 from __future__ import annotations
 
+import re
 import time
 from collections.abc import Callable
 from email.utils import parsedate_to_datetime
 from typing import Final
 
+import attrs
 from OpenSSL import SSL
 from twisted.internet.defer import CancelledError, Deferred, maybeDeferred
 from twisted.internet.error import ConnectError, ConnectingCancelledError, DNSLookupError
@@ -19,7 +21,7 @@ from twisted.web.iweb import IAgent, IBodyProducer, IResponse
 from zope.interface import implementer
 
 from registryd.errors import UpstreamUnavailable
-from registryd.upstream.availability import LONGEST_RETRY_AFTER, Availabilities
+from registryd.upstream.availability import LONGEST_RETRY_AFTER, Availabilities, Availability
 from registryd.upstream.body import discard
 from registryd.upstream.headers import first
 from registryd.upstream.origins import Origin
@@ -28,6 +30,8 @@ _log = Logger()
 
 TOO_MANY_REQUESTS: Final = 429
 NOT_IMPLEMENTED: Final = 501
+MOST_ITEMS: Final = 1024
+_OF_REPOSITORY = re.compile(r"(.*/v2/.+)/(?:manifests|blobs|tags|referrers)/[^/]+\Z")
 _SAY_WHEN = frozenset({TOO_MANY_REQUESTS, 503})
 
 
@@ -39,6 +43,7 @@ class Unreachable(UpstreamUnavailable):
 class GuardedAgent:
     """Asks through another agent and leaves alone those that fail: who cannot be reached, or answers 429 or 5xx.
 
+    A repository that answers 500 again and again is left alone by itself, as long as others do not as well.
     The answer's head has to come within ``timeout`` seconds. Every failure is an UpstreamUnavailable, whose text says
     nothing of a URL beyond its origin. 501 is an answer like any other. ``saw`` is told the headers of every answer.
     """
@@ -54,11 +59,12 @@ class GuardedAgent:
         self._clock = clock
         self._timeout = timeout
         self._saw = saw
-        self._availabilities = Availabilities(clock)
+        self._origins = Availabilities(clock)
+        self._items = Availabilities(clock, MOST_ITEMS)
 
     def is_failing(self, origin: Origin) -> bool:
         """Whether an origin is left alone, but for a probe."""
-        return self._availabilities.of(str(origin)).failing
+        return self._origins.of(str(origin)).failing
 
     def request(
         self, method: bytes, uri: bytes, headers: Headers | None = None, bodyProducer: IBodyProducer | None = None
@@ -68,25 +74,25 @@ class GuardedAgent:
     async def _request(
         self, method: bytes, uri: bytes, headers: Headers | None, body: IBodyProducer | None
     ) -> IResponse:
-        origin = Origin.of(uri.decode("ascii"))
-        availability = self._availabilities.of(str(origin))
-        ticket = availability.admit()
+        url = uri.decode("ascii")
+        origin = Origin.of(url)
+        asking = _Asking.begin(self._origins.of(str(origin)), self._items, _item(url))
         try:
             asked = maybeDeferred(self._agent.request, method, uri, headers, body)
             response = await self._patiently(origin, asked)
         except UpstreamUnavailable as error:
-            availability.failed(ticket, str(error), certain=isinstance(error, Unreachable))
+            asking.failed(str(error), certain=isinstance(error, Unreachable))
             raise
         finally:
-            availability.undecided(ticket)
+            asking.undecided()
         self._saw(origin, response.headers)
         if response.code != TOO_MANY_REQUESTS and (response.code < 500 or response.code == NOT_IMPLEMENTED):
-            availability.succeeded(ticket)
+            asking.succeeded()
             return response
         discard(response, self._clock)
         wait = retry_after(response.headers) if response.code in _SAY_WHEN else None
         reason = f"{origin} answered {response.code}"
-        availability.failed(ticket, reason, wait, certain=response.code == TOO_MANY_REQUESTS or wait is not None)
+        asking.failed(reason, wait, certain=response.code == TOO_MANY_REQUESTS or wait is not None)
         raise UpstreamUnavailable(reason, retry_after=wait)
 
     def _patiently(self, origin: Origin, request: Deferred[IResponse]) -> Deferred[IResponse]:
@@ -106,6 +112,47 @@ class GuardedAgent:
         request.addTimeout(self._timeout, self._clock, late)
         request.addErrback(failed)
         return request
+
+
+@attrs.frozen
+class _Asking:
+    """A request that an origin and the item that it is for both admit."""
+
+    _origin: Availability
+    _item: Availability
+    _name: str
+    _origin_ticket: int
+    _item_ticket: int
+
+    @classmethod
+    def begin(cls, origin: Availability, items: Availabilities, name: str) -> _Asking:
+        """Errors:
+        UpstreamUnavailable: one of them is left alone.
+        """
+        origin.check()
+        item = items.of(name)
+        item_ticket = item.admit()
+        return cls(origin, item, name, origin.admit(), item_ticket)
+
+    def succeeded(self) -> None:
+        self._origin.succeeded(self._origin_ticket)
+        self._item.succeeded(self._item_ticket)
+
+    def failed(self, reason: str, retry_after: float | None = None, certain: bool = True) -> None:
+        self._origin.failed(self._origin_ticket, reason, retry_after, certain, self._name)
+        if not certain:
+            self._item.failed(self._item_ticket, reason, certain=False)
+
+    def undecided(self) -> None:
+        self._origin.undecided(self._origin_ticket)
+        self._item.undecided(self._item_ticket)
+
+
+def _item(url: str) -> str:
+    """What a URL is for, as failures are told apart: a repository, or what else has a path."""
+    whole = url.partition("?")[0]
+    found = _OF_REPOSITORY.match(whole)
+    return found[1] if found is not None else whole
 
 
 def retry_after(headers: Headers) -> float | None:

@@ -47,6 +47,7 @@ class Switches:
     status: int | None = None  # every answer below /v2/ is this ...
     status_kinds: Sequence[str] = ("manifests", "blobs", "tags", "referrers")  # ... of these kinds ...
     status_times: int | None = None  # ... so often; None: always
+    status_names: Sequence[str] = ()  # ... of these repositories; none: of all
     retry_after: str | None = None  # the header of such answers
     refuse_connections: bool = False  # closes without an answer
     slow_head: float = 0.0  # seconds before the head of an answer; -1: it never comes
@@ -81,6 +82,7 @@ class Switches:
     repeat_page: bool = False  # the first page again and again, each with a Link
     no_referrers: int | None = None  # the status of the referrers API
     auth: str | None = None  # basic or token
+    refusal: int = 401  # of a basic login that is wrong
     username: str = ""  # empty: tokens are given to everybody
     password: str = ""
     realm: str | None = None  # another token service than /token here
@@ -235,9 +237,9 @@ class Hostile(Resource):
             return
         where = path.partition("?")[0]
         arguments = {name.decode(): values[-1].decode() for name, values in (request.args or {}).items()}
-        if where == "/token":
+        if where in ("/token", "/other/token"):
             self.counts[f"{method} token"] += 1
-            if self.switches.token_redirect is not None:
+            if self.switches.token_redirect is not None and where == "/token":
                 request.setHeader("Location", self.switches.token_redirect + path)
                 _say(request, self.switches.redirect_code, b"elsewhere")
                 return
@@ -257,15 +259,17 @@ class Hostile(Resource):
         self.counts[f"{method} {kind}"] += 1
         for header, value in zip(_RATE_LIMIT, self.switches.ratelimit, strict=False):
             request.setHeader(header, value)
-        if self._refused(request, kind):
+        if self._refused(request, kind, name):
             return
         if not self._authorized(request, name) or self._redirected(request, kind, path):
             return
         getattr(self, f"_{kind}")(request, name, reference, arguments)
 
-    def _refused(self, request: Request, kind: str) -> bool:
+    def _refused(self, request: Request, kind: str, name: str) -> bool:
         switches = self.switches
         if switches.status is None or kind not in switches.status_kinds or switches.status_times == 0:
+            return False
+        if switches.status_names and name not in switches.status_names:
             return False
         if switches.status_times is not None:
             switches.status_times -= 1
@@ -292,6 +296,9 @@ class Hostile(Resource):
         if self.switches.auth == "basic":
             if told == self._basic():
                 return True
+            if told and self.switches.refusal != 401:
+                _fail(request, self.switches.refusal, "DENIED")
+                return False
             request.setHeader("WWW-Authenticate", 'Basic realm="hostile, \\"quoted\\""')
         elif self.switches.auth == "token":
             token = told.removeprefix("Bearer ")

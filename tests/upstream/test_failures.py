@@ -8,8 +8,9 @@ from twisted.web.http_headers import Headers
 
 from registryd.errors import BlobUnknown, ManifestUnknown, UpstreamUnavailable
 from registryd.interfaces import UpstreamState
-from registryd.reference import Digest, Tag
+from registryd.reference import Digest, RepositoryName, Tag
 from registryd.upstream.availability import (
+    DOUBTS,
     FIRST_DELAY,
     LONGEST_DELAY,
     LONGEST_RETRY_AFTER,
@@ -100,6 +101,32 @@ class Failures(UpstreamCase):
             await self.fails()
             await self.fails()
             self.assertEqual(await self.registry.get_manifest(NAME, LATEST), self.manifest)
+
+    async def test_a_repository_that_fails_is_left_alone_by_itself(self) -> None:
+        names = [RepositoryName(f"team/other{number}") for number in range(DOUBTS)]
+        manifests = [self.hostile.content.image(name, LATEST, b"layer")[0] for name in names]
+        self.hostile.switches.status, self.hostile.switches.status_names = 500, (NAME,)
+        for _ in range(5 * DOUBTS):
+            await self.fails()
+        self.assertEqual(self.asked, DOUBTS)
+        for name, manifest in zip(names, manifests, strict=True):
+            self.assertEqual(await self.registry.get_manifest(name, LATEST), manifest)
+        self.assertTrue(self.registry.state().available)
+        self.hostile.switches.status = None
+        await self.fails()
+        self.clock.advance(FIRST_DELAY)
+        self.assertEqual(await self.registry.get_manifest(NAME, LATEST), self.manifest)
+
+    async def test_several_repositories_that_fail_silence_the_rest(self) -> None:
+        self.hostile.switches.status = 500
+        for number in range(DOUBTS):
+            await self.unavailable(self.registry.get_manifest(RepositoryName(f"team/other{number}"), LATEST))
+        self.assertFalse(self.registry.state().available)
+        self.hostile.switches.status = None
+        await self.fails()
+        self.assertEqual(self.asked, DOUBTS)
+        self.clock.advance(FIRST_DELAY)
+        self.assertEqual(await self.registry.get_manifest(NAME, LATEST), self.manifest)
 
     async def test_404_does_not_count(self) -> None:
         for _ in range(10):
