@@ -28,8 +28,8 @@ class BlobSweep:
     ``needed`` are the blobs that stay, ``manifests`` those of them in whose folders a dead writer may have left
     something; both are emptied. ``promised`` are those that nothing needs, but that somebody was just told of; ``held``
     stay too, young or not: a repository has them from which nothing goes. With ``removes`` false only what was
-    ``cached`` goes. Of that, what was ``evicted`` goes if it is but older than what is recent. ``missing`` grows by what
-    is needed, but is not there.
+    ``cached`` goes. Of that, what was ``evicted`` goes if it is but older than what is recent. ``missing`` grows by
+    what is needed, but is not there.
     """
 
     removal: Removal

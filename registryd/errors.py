@@ -13,16 +13,17 @@ from typing import ClassVar
 class RegistryError(Exception):
     """What a registry answers instead of what it was asked for.
 
-    ``detail`` is sent to the client as JSON.
+    ``detail`` is sent to the client as JSON; ``warning`` with it, where what it says is not known for certain.
     """
 
     code: ClassVar[str] = "UNKNOWN"
     status: ClassVar[int] = 500
     message: ClassVar[str] = "unknown error"
 
-    def __init__(self, message: str | None = None, *, detail: object = None) -> None:
+    def __init__(self, message: str | None = None, *, detail: object = None, warning: str | None = None) -> None:
         super().__init__(message or self.message)
         self.detail = detail
+        self.warning = warning
 
     def entries(self) -> Sequence[dict[str, object]]:
         """The members of the answer's ``errors`` list."""

@@ -105,7 +105,7 @@ class Blobs:
             self._source.absent["blob", name, str(digest)] = True
             raise
         except UpstreamUnavailable as error:
-            raise BlobUnknown(self._source.unavailable(error), detail=detail) from error
+            raise self._source.unavailable(BlobUnknown, error, **detail) from error
 
     async def _resolve(self, blob: Fillable) -> Descriptor:
         fill = self._fills.under_way(blob)

@@ -11,7 +11,7 @@ from twisted.internet.defer import Deferred
 
 from registryd.cache.once import Once
 from registryd.cache.source import Source
-from registryd.errors import NameUnknown, UpstreamUnavailable
+from registryd.errors import NameUnknown, Unavailable, UpstreamUnavailable
 from registryd.interfaces import ILister, Page, ReferrerPage
 from registryd.pages import names_page, referrers_page
 from registryd.reference import Digest, RepositoryName
@@ -51,9 +51,9 @@ class Lists:
             except NameUnknown:
                 if listed.error is None:
                     raise
-                raise NameUnknown(self._source.unavailable(listed.error), detail={"name": name}) from None
+                raise self._source.unavailable(NameUnknown, listed.error, name=name) from None
             if listed.error is not None and not page.names and not after and count != 0:
-                raise NameUnknown(self._source.unavailable(listed.error), detail={"name": name})
+                raise self._source.unavailable(NameUnknown, listed.error, name=name)
             return attrs.evolve(page, warning=listed.warning)
         return names_page(listed.entries[bisect_right(listed.entries, after) :], count, listed.warning)
 
@@ -71,7 +71,7 @@ class Lists:
             cached = await self._cached.referrers(name, subject, artifact_types, after)
             if listed.error is not None and not cached.referrers and after is None:
                 # Not an unknown: on that clients take it that there are none.
-                raise UpstreamUnavailable(self._source.unavailable(listed.error))
+                raise self._source.unavailable(Unavailable, listed.error)
             return attrs.evolve(cached, warning=listed.warning)
         return referrers_page(
             (

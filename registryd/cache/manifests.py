@@ -7,7 +7,7 @@ from typing import Any
 
 import attrs
 from cachetools import TTLCache
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, TimeoutError
 from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
@@ -25,6 +25,10 @@ from registryd.uploads import BlobWriter, Uploads, tell_full
 
 _log = Logger()
 _UNKNOWN = (ManifestUnknown, NameUnknown)
+
+
+PATIENCE = 5.0
+"""Seconds for which who asks for a tag that is cached waits for the upstream; the check goes on behind."""
 
 
 @attrs.frozen
@@ -184,7 +188,19 @@ class Manifests:
             if fresh is not None:
                 return fresh
         # Looked at by one at a time: who finds it old just before another has asked would ask once more.
-        return await self._checks.do((name, tag), lambda: self._look(name, tag))
+        looked = self._checks.do((name, tag), lambda: self._look(name, tag))
+        try:
+            return await looked.addTimeout(PATIENCE, self._source.clock)
+        except TimeoutError:
+            return await self._old(name, tag)
+
+    async def _old(self, name: RepositoryName, tag: Tag) -> _Current | None:
+        """What a tag was, while it is still being looked at; what is not cached is waited for."""
+        known = await self._source.in_thread(self._source.mirrored.known, name, tag)
+        if known is None:
+            return await self._checks.do((name, tag), lambda: self._look(name, tag))
+        cached = await self._cached.resolve_manifest(name, known)
+        return _Current(cached, self._source.stale(name, UpstreamUnavailable(f"no answer within {PATIENCE:g} s")))
 
     async def _look(self, name: RepositoryName, tag: Tag) -> _Current | None:
         fresh = self._fresh(await self._source.read(self._source.mirrored.told, name, tag))
@@ -213,6 +229,8 @@ class Manifests:
                 raise self._unavailable(tag, error) from error
             cached = await self._cached.resolve_manifest(name, known)
             return _Current(cached, self._source.stale(name, error))
+        # Whoever asked for it by digest before it was there is told otherwise now.
+        self._source.absent.pop(("manifest", name, str(descriptor.digest)), None)
         await self._source.keep(mirrored.put_told, name, tag, descriptor)
         return _Current(descriptor)
 
@@ -281,7 +299,7 @@ class Manifests:
         return ("manifest", name, str(reference)) in self._source.absent
 
     def _unavailable(self, reference: Reference, error: UpstreamUnavailable) -> ManifestUnknown:
-        return ManifestUnknown(self._source.unavailable(error), detail={"reference": str(reference)})
+        return self._source.unavailable(ManifestUnknown, error, reference=str(reference))
 
     def _renew(self, manifest: Manifest, name: RepositoryName) -> Manifest:
         """Renew what a manifest references, once in a while: a client that has a part does not ask for it."""

@@ -13,12 +13,13 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from registryd.cache.mirrored import Mirrored
-from registryd.errors import UpstreamUnavailable
+from registryd.errors import RegistryError, UpstreamUnavailable
 from registryd.interfaces import InThread, IUpstream, Meters
 from registryd.reference import Digest, RepositoryName
 
 _log = Logger()
 _T = TypeVar("_T")
+_Error = TypeVar("_Error", bound=RegistryError)
 
 REMEMBERED = 16384
 """Entries of what is remembered for a while, of each kind."""
@@ -72,12 +73,14 @@ class Source:
         _log.warn("{name}: {warning}", name=name, warning=warning)
         return warning
 
-    def unavailable(self, error: UpstreamUnavailable) -> str:
-        """The message of an error for what is not cached.
+    def unavailable(self, unknown: type[_Error], error: UpstreamUnavailable, **detail: str) -> _Error:
+        """The error for what is not cached.
 
-        It is told as unknown: on that every version of docker, containerd and podman asks the next registry.
+        It is told as unknown: on that every version of docker, containerd and podman asks the next registry. A mirror
+        of this one learns by the warning that it need not be.
         """
-        return f"not cached, and {self.mirrored.upstream} could not be asked: {error}"
+        told = f"not cached, and {self.mirrored.upstream} could not be asked: {error}"
+        return unknown(told, detail=detail or None, warning=told)
 
     def read(self, call: Callable[..., _T], *arguments: Any) -> Deferred[_T]:
         """Run a read of the tree of bounded length: at once where that takes microseconds."""

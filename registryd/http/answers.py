@@ -66,6 +66,7 @@ def error(request: Request, failure: RegistryError) -> bytes:
     if failure.status == 405 and not request.responseHeaders.hasHeader(b"allow"):
         # RFC 9110 asks for it. A registry that refuses a method refuses all that change anything.
         set_header(request, b"allow", b"GET, HEAD")
+    warn(request, failure.warning)
     return as_json(request, {"errors": list(failure.entries())})
 
 

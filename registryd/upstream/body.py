@@ -218,6 +218,8 @@ async def read_body(
     gathering = _Gathering(limit)
 
     def late(_result: object, seconds: float) -> Failure:
+        if course is not None:
+            course.stalled(gathering.size, seconds)
         return Failure(UpstreamUnavailable(f"the upstream took more than {seconds:g} s for {gathering.size} bytes"))
 
     try:

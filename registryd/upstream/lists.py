@@ -9,13 +9,13 @@ from collections.abc import AsyncIterator, Sequence
 
 from twisted.web.http_headers import Headers
 
-from registryd.errors import ManifestUnknown, NameUnknown, RegistryError, UpstreamUnavailable
+from registryd.errors import ManifestUnknown, NameUnknown, UpstreamUnavailable
 from registryd.interfaces import Referrer
 from registryd.model import OCI_INDEX
 from registryd.reference import Digest, RepositoryName, is_tag
 from registryd.upstream.manifests import Manifests
 from registryd.upstream.pages import next_query, read_referrers, read_tags
-from registryd.upstream.remote import GONE, Remote
+from registryd.upstream.remote import Remote
 from registryd.upstream.slots import Slots
 
 PAGE = 1000
@@ -61,7 +61,7 @@ class Lists:
         query: str | None = f"n={PAGE}"
         while query is not None and query not in asked and len(asked) < MOST_PAGES:
             asked.add(query)
-            headers, content = await self._page(name, f"tags/list?{query}", NameUnknown)
+            headers, content = await self._page(name, f"tags/list?{query}")
             budget.take(content)
             page = read_tags(content)
             before = len(tags)
@@ -93,7 +93,7 @@ class Lists:
         while query is not None and query not in asked and len(asked) < MOST_PAGES:
             asked.add(query)
             path = f"referrers/{subject}" + (f"?{query}" if query else "")
-            headers, content = await self._page(name, path, ManifestUnknown, _NO_REFERRERS)
+            headers, content = await self._page(name, path, _NO_REFERRERS)
             budget.take(content)
             yield read_referrers(content)
             query = next_query(headers)
@@ -108,12 +108,21 @@ class Lists:
         return [found[digest] for digest in sorted(found)]
 
     async def _page(
-        self, name: RepositoryName, path: str, unknown: type[RegistryError], gone: frozenset[int] = GONE
+        self, name: RepositoryName, path: str, without_api: frozenset[int] = frozenset()
     ) -> tuple[Headers, bytes]:
+        """A page of a list; ``without_api`` are the statuses of registries that do not know such lists.
+
+        Errors:
+            NameUnknown: there is no such repository.
+            ManifestUnknown: the registry does not know such lists.
+        """
         slot = await self._slots.take()
         try:
             response = await self._remote.ask(b"GET", name, path, _HEADERS)
-            self._remote.expect(response, unknown, gone)
+            if without_api:
+                self._remote.expect(response, ManifestUnknown, without_api)
+            else:
+                await self._remote.expect_answer(response, NameUnknown)
             return response.headers, await self._remote.read(response, LIMIT)
         finally:
             slot.release()

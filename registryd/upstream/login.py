@@ -47,6 +47,7 @@ class Login:
         self._challenge: Challenge | None = None
         self._told_scopes: OrderedDict[str, str] = OrderedDict()
         self._refused: OrderedDict[str, float] = OrderedDict()
+        self._changed_after = 0.0
 
     async def authorization(self, scope: str) -> Authorization | None:
         """What a request for a scope is sent with at first; None where nothing is known to be asked for.
@@ -78,6 +79,21 @@ class Login:
             raise self.refuse(scope)
         self._challenge = challenge
         return authorization
+
+    async def other(self, used: Authorization) -> Authorization | None:
+        """A password in place of one that was of no use, if the source of passwords has another by now.
+
+        It is asked once in a while: a 403 may as well mean that nobody may have something.
+
+        Errors:
+            UpstreamUnavailable: the source cannot be asked.
+        """
+        if used.challenge.scheme != "basic" or self._clock.seconds() < self._changed_after:
+            return None
+        self._changed_after = self._clock.seconds() + REFUSAL
+        self._forget(used)
+        other = await self._get(used.challenge, used.told_scope, used.told_scope)
+        return other if other.value != used.value else None
 
     def refuse(self, scope: str) -> UpstreamUnavailable:
         """The error of a login that is refused for good; it is not tried again for a while."""

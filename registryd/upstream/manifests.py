@@ -26,6 +26,7 @@ from registryd.model import (
 )
 from registryd.reference import Digest, Reference, RepositoryName
 from registryd.upstream.headers import media_type, told_digest, told_length
+from registryd.upstream.pages import read_object
 from registryd.upstream.remote import OK, Remote
 from registryd.upstream.slots import Slots
 
@@ -43,7 +44,7 @@ KEPT = 30.0
 """Seconds for which a manifest that only a GET could describe waits for who wants its content next."""
 
 _HEADERS = {"Accept": ACCEPT}
-_NO_MANIFESTS = frozenset({OCTET_STREAM, "text/html"})
+_NO_MANIFESTS = frozenset({OCTET_STREAM, "application/problem+json", "application/xml"})
 
 
 class Manifests:
@@ -82,7 +83,7 @@ class Manifests:
         slot = await self._slots.take()
         try:
             response = await self._remote.ask(b"GET", name, f"manifests/{reference}", _HEADERS)
-            self._remote.expect(response, ManifestUnknown)
+            await self._remote.expect_answer(response, ManifestUnknown)
             content = await self._remote.read(response, self._limit)
         finally:
             slot.release()
@@ -94,8 +95,10 @@ class Manifests:
         digest = Digest.of(content, expected.algorithm) if expected is not None else Digest.of(content)
         if expected is not None and digest != expected:
             self._refuse(f"{name}: manifest {reference} should be {expected} and is {digest}")
-        kind = media_type(response.headers) or told_media_type(content)[0]
-        if not is_media_type(kind) or kind in _NO_MANIFESTS:
+        told, named = told_media_type(content)
+        # What a manifest says of itself is what is served once it is stored.
+        kind = told if named else media_type(response.headers) or told
+        if not _may_be_manifest(kind) or (expected is None and not _looks_like_manifest(content, response)):
             self._refuse(f"{name}: {reference} is no manifest")
         return Manifest(kind, digest, content)
 
@@ -110,7 +113,18 @@ def _described(response: IResponse, reference: Reference) -> Descriptor | None:
     digest = reference if isinstance(reference, Digest) else told
     if response.code != OK or digest is None or told not in (None, digest) or not size:
         return None
-    # A portal that answers everything with a page is no registry.
-    if not is_media_type(kind) or kind in _NO_MANIFESTS:
-        return None
-    return Descriptor(kind, digest, size)
+    return Descriptor(kind, digest, size) if _may_be_manifest(kind) else None
+
+
+def _may_be_manifest(kind: str) -> bool:
+    """Whether anything of a type may be a manifest: a portal that answers everything with a page is no registry."""
+    return is_media_type(kind) and kind.startswith("application/") and kind not in _NO_MANIFESTS
+
+
+def _looks_like_manifest(content: bytes, response: IResponse) -> bool:
+    """Whether something is a manifest of which nothing but its content tells: a gateway may say anything with a 200."""
+    try:
+        document = read_object(content, "a manifest")
+    except UpstreamUnavailable:
+        return False
+    return bool(media_type(response.headers)) or "schemaVersion" in document or "mediaType" in document

@@ -10,6 +10,7 @@ import attrs
 
 from registryd.config.hosts import DEFAULT_PORTS
 
+_ADDRESS = re.compile(r"[\d.]+|.*:.*")
 _ORIGIN = re.compile(r"[^/?#]*//[^/?#]*")
 
 
@@ -50,6 +51,11 @@ class Origin:
         """Whether an answer from here may send a client there: never from https to http."""
         return not (self.scheme == "https" and other.scheme == "http")
 
+    def is_also(self, other: Origin) -> bool:
+        """Whether another is the same server: the same origin, or what becomes of it with TLS at the usual ports."""
+        with_tls = attrs.evolve(self, scheme="https", port=DEFAULT_PORTS["https"])
+        return other == self or (self.port == DEFAULT_PORTS["http"] and other == with_tls)
+
     def trusts(self, other: Origin) -> bool:
         """Whether what is secret here may be told there: on this host, or below the same registrable domain."""
         if not self.may_lead_to(other):
@@ -69,8 +75,13 @@ def _same_domain(host: str, other: str) -> bool:
 
 @lru_cache(maxsize=256)
 def _registrable(host: str) -> str | None:
-    """The part of a host's name that somebody registered, below a public suffix; None for a suffix, or an address."""
+    """The part of a host's name that somebody registered, below a public suffix; None for a suffix, or an address.
+
+    A suffix that nobody knows, as that of a company's own names, is its last component.
+    """
+    if _ADDRESS.fullmatch(host):
+        return None
     # The list takes 50 ms to read: only who meets a token service on another host waits for it.
     from publicsuffixlist import PublicSuffixList
 
-    return PublicSuffixList(accept_unknown=False).privatesuffix(host.rstrip("."))
+    return PublicSuffixList(accept_unknown=True).privatesuffix(host.rstrip("."))

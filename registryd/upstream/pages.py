@@ -19,6 +19,7 @@ from registryd.model import OCI_MANIFEST, Descriptor, is_media_type
 from registryd.reference import Digest
 from registryd.upstream.headers import every
 
+_ERRORS = "a registry's errors"
 _LINK = re.compile(r'<([^<>]*)>((?:\s*;\s*[\w*-]+\s*=\s*(?:"[^"]*"|[^\s,;"]+))*)')
 _NEXT = re.compile(r';\s*rel\s*=\s*(?:"\s*(?:[^"]*\s)?next(?:\s[^"]*)?"|next\b)', re.IGNORECASE)
 
@@ -58,16 +59,30 @@ def read_object(content: bytes, what: str) -> Mapping[str, Any]:
     return document
 
 
+def expect_errors(content: bytes) -> None:
+    """Return if content is what a registry answers instead of what it was asked for.
+
+    Source: OCI distribution specification, "Error Codes".
+
+    Errors:
+        UpstreamUnavailable: it is not; somebody else has answered.
+    """
+    if not isinstance(read_object(content, _ERRORS).get("errors"), list):
+        raise UpstreamUnavailable(f"the upstream answered with nonsense instead of {_ERRORS}")
+
+
 def read_tags(content: bytes) -> Sequence[str]:
     """The tags of one page, as they come.
 
     Errors:
         UpstreamUnavailable: it is no list of tags.
     """
-    tags = read_object(content, "a list of tags").get("tags", ())
-    if tags is None:
+    page = read_object(content, "a list of tags")
+    tags = page.get("tags")
+    # Some tell so that there are none.
+    if tags is None and "tags" in page:
         return ()
-    if not isinstance(tags, list | tuple):
+    if not isinstance(tags, list):
         raise UpstreamUnavailable("the upstream answered with nonsense instead of a list of tags")
     return [tag for tag in tags if isinstance(tag, str)]
 

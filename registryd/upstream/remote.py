@@ -20,6 +20,7 @@ from registryd.upstream.flow import Course, Flow
 from registryd.upstream.headers import every
 from registryd.upstream.login import Authorization, Login
 from registryd.upstream.origins import Origin
+from registryd.upstream.pages import expect_errors
 from registryd.upstream.redirects import MOST_REDIRECTS, leads_to, too_many
 from registryd.upstream.verbatim import request
 
@@ -27,15 +28,18 @@ _log = Logger()
 
 OK: Final = 200
 UNAUTHORIZED: Final = 401
+FORBIDDEN: Final = 403
 GONE = frozenset({404, 410})
-_REFUSED = frozenset({401, 403})
+_REFUSED = frozenset({UNAUTHORIZED, FORBIDDEN})
+_LONGEST_ERROR: Final = 64 * 1024
 _AGENT_NAME: Final = b"registryd"
 
 
 class Remote:
     """A registry behind one URL.
 
-    The Authorization header goes to its own host alone, at its scheme or a safer one, wherever redirects lead.
+    The Authorization header goes to it alone, wherever redirects lead: a store beside it, at another port, has another
+    login, and refuses who brings two.
     """
 
     def __init__(
@@ -74,7 +78,11 @@ class Remote:
         scope, url = f"repository:{name}:pull", f"{self._base}{name}/{path}"
         used = await self._login.authorization(scope)
         response, asked = await self._follow(method, url, headers or {}, used)
-        if response.code != UNAUTHORIZED or asked != self.origin or (used is not None and not insist):
+        if not self.origin.is_also(asked):
+            return response
+        if response.code == FORBIDDEN and used is not None:
+            return await self._ask_anew(response, method, url, headers or {}, used)
+        if response.code != UNAUTHORIZED or (used is not None and not insist):
             return response
         challenges = parse_challenges(every(response.headers, b"WWW-Authenticate"))
         challenge = choose(challenges)
@@ -83,10 +91,20 @@ class Remote:
         self.discard(response)
         used = await self._login.answer(challenge, scope, used)
         response, asked = await self._follow(method, url, headers or {}, used)
-        if response.code == UNAUTHORIZED and asked == self.origin and insist:
+        if response.code == UNAUTHORIZED and self.origin.is_also(asked) and insist:
             self.discard(response)
             raise self._login.refuse(scope)
         return response
+
+    async def _ask_anew(
+        self, response: IResponse, method: bytes, url: str, headers: Mapping[str, str], used: Authorization
+    ) -> IResponse:
+        """The answer to who may have come with a password that has run out, as some registries tell by a 403."""
+        other = await self._login.other(used)
+        if other is None:
+            return response
+        self.discard(response)
+        return (await self._follow(method, url, headers, other))[0]
 
     async def read(self, response: IResponse, limit: int) -> bytes:
         """The whole body of an answer, of at most ``limit`` bytes.
@@ -116,10 +134,22 @@ class Remote:
         if response.code == OK:
             return
         self.discard(response)
-        if response.code in gone:
+        # A mirror warns where it has only found nobody to ask.
+        if response.code in gone and not response.headers.hasHeader(b"Warning"):
             raise unknown()
         what = "refused the login" if response.code in _REFUSED else f"answered {response.code}"
         raise UpstreamUnavailable(f"{self.origin} {what}")
+
+    async def expect_answer(self, response: IResponse, unknown: type[RegistryError]) -> None:
+        """As ``expect``; and that something does not exist has to be said by a registry, not by what stands before one.
+
+        Errors:
+            as ``expect``.
+        """
+        if response.code in GONE and not response.headers.hasHeader(b"Warning"):
+            expect_errors(await self.read(response, _LONGEST_ERROR))
+            raise unknown()
+        self.expect(response, unknown)
 
     async def _follow(
         self, method: bytes, url: str, headers: Mapping[str, str], authorization: Authorization | None
@@ -138,6 +168,6 @@ class Remote:
     def _headers(self, more: Mapping[str, str], authorization: Authorization | None, to: Origin) -> Headers:
         headers = Headers({name: [value] for name, value in more.items()})
         headers.setRawHeaders(b"User-Agent", [_AGENT_NAME])
-        if authorization is not None and to.host == self.origin.host and self.origin.may_lead_to(to):
+        if authorization is not None and self.origin.is_also(to):
             headers.setRawHeaders(b"Authorization", [authorization.value])
         return headers

@@ -158,7 +158,7 @@ class Tokens:
                 return await self._document(response, realm)
             # The query is a part of where it leads.
             url, content = target, {}
-            if Origin.of(url).host != realm.host:
+            if not realm.is_also(Origin.of(url)):
                 headers.removeHeader(b"Authorization")
         raise too_many(realm)
 
@@ -189,7 +189,12 @@ class Tokens:
                 raise LoginRefused(f"the token service at {realm} refused the login: {response.code}")
             raise UpstreamUnavailable(f"the token service at {realm} answered {response.code}")
         try:
-            document = json.loads(await read_body(response, _LONGEST_ANSWER, self._clock, self._read_timeout))
+            content = await read_body(response, _LONGEST_ANSWER, self._clock, self._read_timeout)
+        except UpstreamUnavailable as error:
+            # Not asked again at once: each who waits for it would wait as long.
+            raise LoginRefused(f"the token service at {realm} does not say all: {error}") from None
+        try:
+            document = json.loads(content)
         except (ValueError, RecursionError):
             document = None
         if not isinstance(document, dict):

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
-from registryd.errors import NameUnknown, UpstreamUnavailable
+from registryd.errors import NameUnknown, Unavailable
 from registryd.interfaces import Page, Referrer, ReferrerPage
 from registryd.reference import Digest, Tag
 from registryd.storage import layout
@@ -122,7 +122,7 @@ class ReferrerTests(MirrorTestCase):
 
     def test_are_an_error_where_they_never_were_asked_for(self) -> None:
         self.upstream.unavailable = True
-        self.failureResultOf(self.registry.referrers(APP, SUBJECT.digest), UpstreamUnavailable)
+        self.failureResultOf(self.registry.referrers(APP, SUBJECT.digest), Unavailable)
 
     def test_are_what_is_cached_where_they_never_were_asked_for(self) -> None:
         referrer = image(b"signed", subject={"mediaType": "a/b", "digest": str(SUBJECT.digest), "size": 1})

@@ -5,6 +5,7 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred, fail, succeed
 
 from registryd.cache.fills import FROZEN
+from registryd.cache.manifests import PATIENCE
 from registryd.errors import BlobUnknown, ManifestUnknown, NameUnknown, Unsupported
 from registryd.model import DOCKER_SCHEMA1_SIGNED, Descriptor, Manifest
 from registryd.reference import Digest, Tag
@@ -228,6 +229,39 @@ class TagTests(MirrorTestCase):
         self.assertEqual((found, bool(found.warning)), (OLD.descriptor, True))
         self.upstream.unavailable = False
         self.assertEqual((self.get(), self.get().warning), (NEW, None))
+
+    def test_that_is_checked_too_slowly_is_what_it_was_with_a_warning(self) -> None:
+        self.get()
+        self.change()
+        self.upstream.hold = {"resolve_manifest"}
+        asked = [self.registry.get_manifest(APP, V1), self.registry.resolve_manifest(APP, V1)]
+        self.clock.advance(PATIENCE - 1)
+        for each in asked:
+            self.assertNoResult(each)
+        self.clock.advance(1)
+        manifest, descriptor = map(self.successResultOf, asked)
+        self.assertEqual((manifest.digest, descriptor.digest), (OLD.digest, OLD.digest))
+        self.assertIn("no answer within 5 s", manifest.warning)
+        self.assertIn("no answer within 5 s", descriptor.warning)
+        self.assertEqual(self.upstream.asked["resolve_manifest"], 2)
+        self.upstream.let_go()
+        self.assertEqual(self.mirror.mirrored.told(APP, V1).descriptor, NEW.descriptor)
+
+    def test_that_is_not_cached_is_waited_for(self) -> None:
+        self.upstream.hold = {"resolve_manifest"}
+        asked = self.registry.get_manifest(APP, V1)
+        self.clock.advance(PATIENCE + 1)
+        self.assertNoResult(asked)
+        self.upstream.let_go()
+        self.assertEqual(self.successResultOf(asked), OLD)
+        self.assertEqual(self.upstream.asked["resolve_manifest"], 1)
+
+    def test_digest_that_was_asked_for_too_early_is_there_once_the_tag_is(self) -> None:
+        self.failureResultOf(self.registry.get_manifest(APP, NEW.digest), ManifestUnknown)
+        self.upstream.add(NEW, V1)
+        self.failureResultOf(self.registry.get_manifest(APP, NEW.digest), ManifestUnknown)
+        self.assertEqual(self.successResultOf(self.registry.resolve_manifest(APP, V1)).digest, NEW.digest)
+        self.assertEqual(self.get(NEW.digest), NEW)
 
     def test_whose_new_manifest_cannot_be_had_is_the_old_one_with_a_warning(self) -> None:
         self.get()

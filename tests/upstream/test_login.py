@@ -18,7 +18,6 @@ from registryd.upstream.origins import Origin
 from registryd.upstream.redirects import MOST_REDIRECTS
 from registryd.upstream.tokens import LONGEST_LIFETIME, MARGIN, lifetime
 from tests.upstream.case import LATEST, NAME, SECRET, UpstreamCase, folder_of
-from tests.upstream.hostile import Hostile
 
 OTHER = RepositoryName("team/other")
 
@@ -171,32 +170,28 @@ class Tokens(UpstreamCase):
         await self.unavailable(registry.get_manifest(NAME, LATEST))
         self.assertIn("authorization", other.requests[0].headers)
 
-    async def redirected(self, **credentials: str) -> Hostile:
-        """The token service that the upstream's redirects to, once that has given a token."""
-        other = self.another()
-        other.switches.username, other.switches.password = credentials.get("username", ""), SECRET
-        other.tokens = self.hostile.tokens
-        self.hostile.switches.token_redirect = other.url
-        self.assertEqual(await self.upstream(**credentials).get_manifest(NAME, LATEST), self.manifest)
-        return other
-
     async def test_token_service_that_redirects(self) -> None:
         for code in (301, 302, 303, 307, 308):
-            self.hostile.switches.redirect_code = code
-            (asked,) = (await self.redirected()).requests
+            other = self.another()
+            other.tokens = self.hostile.tokens
+            self.hostile.switches.token_redirect, self.hostile.switches.redirect_code = other.url, code
+            self.assertEqual(await self.upstream().get_manifest(NAME, LATEST), self.manifest)
+            (asked,) = other.requests
             self.assertEqual(asked.path.count("scope="), 1)
-            self.assertNotIn("authorization", asked.headers)
 
-    async def test_token_service_that_redirects_to_the_same_host_is_told_the_password(self) -> None:
-        (asked,) = (await self.redirected(username="user", password=SECRET)).requests
-        self.assertTrue(asked.headers["authorization"].startswith("Basic "))
+    async def test_token_service_that_redirects_to_itself_is_told_the_password(self) -> None:
+        self.hostile.switches.username, self.hostile.switches.password = "user", SECRET
+        self.hostile.switches.token_redirect = f"{self.hostile.url}/other"
+        registry = self.upstream(username="user", password=SECRET)
+        self.assertEqual(await registry.get_manifest(NAME, LATEST), self.manifest)
 
     async def test_token_service_that_redirects_to_others_tells_them_no_password(self) -> None:
-        other = self.another()
-        self.hostile.switches.token_redirect = other.url.replace("127.0.0.1", "localhost")
-        await self.unavailable(self.upstream(username="user", password=SECRET).get_manifest(NAME, LATEST))
-        (asked,) = other.requests
-        self.assertNotIn("authorization", asked.headers)
+        for host in ("127.0.0.1", "localhost"):
+            other = self.another()
+            self.hostile.switches.token_redirect = other.url.replace("127.0.0.1", host)
+            await self.unavailable(self.upstream(username="user", password=SECRET).get_manifest(NAME, LATEST))
+            (asked,) = other.requests
+            self.assertNotIn("authorization", asked.headers)
 
     async def test_token_service_that_redirects_for_ever_or_nowhere(self) -> None:
         for target in (self.hostile.url, "ftp://127.0.0.1"):
@@ -258,10 +253,28 @@ class Trust(UpstreamCase):
             ("https://me.github.io", "https://you.github.io", False),
             ("https://10.0.0.1", "https://20.0.0.1", False),
             ("https://10.0.0.1:5000", "https://10.0.0.1", True),
+            ("https://10.0.0.1", "https://11.0.0.1", False),
+            ("https://[fd00::1]", "https://[fd00::2]", False),
             ("https://localhost", "https://other", False),
+            ("https://registry.corp.lan", "https://gitlab.corp.lan", True),
+            ("https://registry.corp.lan", "https://registry.other.lan", False),
+            ("https://registry.lan", "https://gitlab.lan", False),
         ]
         for upstream, realm, trusted in rows:
             self.assertIs(Origin.of(upstream).trusts(Origin.of(realm)), trusted, (upstream, realm))
+
+    def test_who_is_the_same(self) -> None:
+        rows = [
+            ("https://a.test", "https://a.test:443", True),
+            ("http://a.test", "https://a.test", True),
+            ("https://a.test", "http://a.test", False),
+            ("https://a.test", "https://a.test:444", False),
+            ("http://a.test:5000", "https://a.test", False),
+            ("http://a.test", "https://a.test:5000", False),
+            ("http://a.test", "https://b.test", False),
+        ]
+        for one, other, same in rows:
+            self.assertIs(Origin.of(one).is_also(Origin.of(other)), same, (one, other))
 
 
 class Basic(UpstreamCase):
@@ -343,13 +356,25 @@ class Helpers(UpstreamCase):
             self.assertEqual(len(self.runs()), runs)
 
     async def test_refused_credentials_are_asked_for_anew(self) -> None:
+        for runs, refusal in enumerate((401, 403), 1):
+            self.hostile.switches.password, self.hostile.switches.refusal = SECRET, refusal
+            self.program(self.answer())
+            registry = self.upstream(helper=CredentialHelper("test", None), environment=self.environment)
+            await registry.get_manifest(NAME, LATEST)
+            self.hostile.switches.password = SECRET + "2"
+            self.program(self.answer(secret=SECRET + "2"))
+            self.assertEqual(await registry.get_manifest(NAME, LATEST), self.manifest)
+            self.assertEqual(len(self.runs()), 2 * runs)
+
+    async def test_what_nobody_may_have_is_asked_for_anew_once_in_a_while(self) -> None:
         self.program(self.answer())
         registry = self.upstream(helper=CredentialHelper("test", None), environment=self.environment)
         await registry.get_manifest(NAME, LATEST)
-        self.hostile.switches.password = SECRET + "2"
-        self.program(self.answer(secret=SECRET + "2"))
-        self.assertEqual(await registry.get_manifest(NAME, LATEST), self.manifest)
-        self.assertEqual(len(self.runs()), 2)
+        self.hostile.switches.password, self.hostile.switches.refusal = "another", 403
+        for runs in (2, 2, 3):
+            await self.unavailable(registry.get_manifest(NAME, LATEST))
+            self.assertEqual(len(self.runs()), runs)
+            self.clock.advance(40)
 
     async def test_failures(self) -> None:
         for body, text in (

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from registryd.errors import ManifestUnknown
+from registryd.errors import ManifestUnknown, UpstreamUnavailable
 from registryd.model import (
     DOCKER_LIST,
     DOCKER_MANIFEST,
@@ -17,6 +17,8 @@ from registryd.upstream.body import DISCARDING, LEAST
 from registryd.upstream.manifests import KEPT
 from tests.upstream.case import LATEST, LIMIT, NAME, UpstreamCase
 from tests.upstream.trickling import Trickling
+
+DIGEST = Digest.of(b"anything")
 
 
 class Manifests(UpstreamCase):
@@ -88,7 +90,7 @@ class Manifests(UpstreamCase):
 
     async def test_no_more_is_kept_than_the_largest_manifest_may_have(self) -> None:
         self.hostile.switches.no_digest = True
-        contents = [bytes([number]) * (LIMIT // 2 + 1) for number in range(2)]
+        contents = [b'{"schemaVersion": 2, "n": "%d%s"}' % (number, b"0" * (LIMIT // 2)) for number in range(2)]
         for number, content in enumerate(contents):
             self.hostile.content.manifest(NAME, Manifest(OCI_MANIFEST, Digest.of(content), content), f"v{number}")
             await self.registry.resolve_manifest(NAME, Tag(f"v{number}"))
@@ -123,9 +125,60 @@ class Manifests(UpstreamCase):
         await self.unavailable(self.registry.get_manifest(NAME, LATEST))
 
     async def test_media_type_loses_its_parameters_alone(self) -> None:
+        content = b'{"schemaVersion": 2}'
+        self.hostile.content.manifest(NAME, Manifest(DOCKER_MANIFEST, Digest.of(content), content), "v1")
         self.hostile.switches.content_type = f"{DOCKER_MANIFEST}; charset=utf-8"
-        self.assertEqual((await self.registry.get_manifest(NAME, LATEST)).media_type, DOCKER_MANIFEST)
-        self.assertEqual((await self.registry.resolve_manifest(NAME, LATEST)).media_type, DOCKER_MANIFEST)
+        self.assertEqual((await self.registry.get_manifest(NAME, Tag("v1"))).media_type, DOCKER_MANIFEST)
+        self.assertEqual((await self.registry.resolve_manifest(NAME, Tag("v1"))).media_type, DOCKER_MANIFEST)
+
+    async def test_media_type_that_the_document_names_is_its_type(self) -> None:
+        """As it is once it is stored."""
+        self.hostile.switches.content_type = DOCKER_MANIFEST
+        self.assertEqual(await self.registry.get_manifest(NAME, LATEST), self.manifest)
+
+    async def test_what_a_gateway_says_is_no_manifest(self) -> None:
+        for content, kind in (
+            (b'{"errors": [{"code": "UNAVAILABLE"}]}', "application/json"),
+            (b'{"status": "maintenance"}', ""),
+            (b'{"title": "maintenance"}', "application/problem+json"),
+            (b"<down/>", "text/xml"),
+            (b"<down/>", "application/xml"),
+            (b"", OCI_MANIFEST),
+            (b"[]", OCI_MANIFEST),
+            (b"down for maintenance", OCI_MANIFEST),
+        ):
+            self.hostile.switches.no_digest, self.hostile.switches.content_type = True, kind
+            self.hostile.content.manifest(NAME, Manifest(OCI_MANIFEST, Digest.of(content), content), "v1")
+            await self.unavailable(self.registry.get_manifest(NAME, Tag("v1")))
+            await self.unavailable(self.registry.resolve_manifest(NAME, Tag("v1")))
+
+    async def test_what_is_no_manifest_but_for_its_type_is_one(self) -> None:
+        """Of types that nobody here knows."""
+        content = b'{"anything": 1}'
+        manifest = Manifest("application/vnd.own+json", Digest.of(content), content)
+        self.hostile.content.manifest(NAME, manifest, "v1")
+        self.hostile.switches.no_digest = True
+        self.assertEqual(await self.registry.get_manifest(NAME, Tag("v1")), manifest)
+
+    async def test_a_404_that_no_registry_says_tells_nothing(self) -> None:
+        for head in (b"Content-Type: text/plain", b"Content-Type: application/json"):
+            for body in (b"404 page not found", b"{}", b'{"errors": "none"}', b""):
+                answer = b"HTTP/1.1 404 Not Found\r\n%s\r\nContent-Length: %d\r\n\r\n%s" % (head, len(body), body)
+                server = Trickling(answer)
+                registry = self.upstream(server.listen(self))
+                self.assertIn(
+                    "instead of a registry's errors", str(await self.unavailable(registry.get_manifest(NAME, LATEST)))
+                )
+                self.assertIn("instead of a registry's errors", str(await self.unavailable(registry.tags(NAME))))
+
+    async def test_a_404_of_a_mirror_that_could_ask_nobody_tells_nothing(self) -> None:
+        body = b'{"errors": [{"code": "MANIFEST_UNKNOWN"}]}'
+        head = b'HTTP/1.1 404 Not Found\r\nWarning: 299 - "not asked"\r\nContent-Length: %d\r\n\r\n' % len(body)
+        registry = self.upstream(Trickling(head + body).listen(self))
+        for asking in (registry.get_manifest(NAME, LATEST), registry.tags(NAME), registry.referrers(NAME, DIGEST)):
+            await self.unavailable(asking)
+        with self.assertRaises(UpstreamUnavailable):
+            await registry.fetch_blob(NAME, DIGEST, 0)
 
     async def test_untold_media_type_is_that_of_the_document(self) -> None:
         for told in ("", "application/octet-stream", "application/json; charset=utf-8"):
@@ -181,9 +234,8 @@ class Manifests(UpstreamCase):
         self.assertIn("120 s", str(error))
 
     async def test_a_body_that_is_not_wanted_and_trickles_is_bounded(self) -> None:
-        server = Trickling(b"HTTP/1.1 404 Not Found\r\nContent-Length: 1000\r\n\r\n")
-        with self.assertRaises(ManifestUnknown):
-            await self.upstream(server.listen(self)).get_manifest(NAME, LATEST)
+        server = Trickling(b"HTTP/1.1 403 Forbidden\r\nContent-Length: 1000\r\n\r\n")
+        await self.unavailable(self.upstream(server.listen(self)).get_manifest(NAME, LATEST))
         for _ in range(2):
             await server.send(b"x")
             await self.turns()

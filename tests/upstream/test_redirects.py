@@ -53,10 +53,18 @@ class Redirects(UpstreamCase):
         self.assertNotIn("authorization", self.store.requests[0].headers)
         self.assertIn("authorization", self.hostile.requests[-1].headers)
 
-    async def test_the_same_host_is(self) -> None:
+    async def test_nor_is_another_port_of_its_host(self) -> None:
+        """As that of a store beside it, which has a login of its own."""
         self.hostile.switches.redirect_to = self.store.url
         await self.fetched(self.registry, self.digest)
-        self.assertIn("authorization", self.store.requests[0].headers)
+        self.assertNotIn("authorization", self.store.requests[0].headers)
+
+    async def test_the_registry_itself_is(self) -> None:
+        self.hostile.switches.redirect_to = self.hostile.url + "/store"
+        with self.assertRaises(BlobUnknown):
+            await self.registry.fetch_blob(NAME, self.digest, 0)
+        self.assertTrue(self.hostile.requests[-1].path.startswith("/store/"))
+        self.assertIn("authorization", self.hostile.requests[-1].headers)
 
     async def test_range_goes_along(self) -> None:
         self.assertEqual(await self.fetched(self.registry, self.digest, 100), LAYER[100:])

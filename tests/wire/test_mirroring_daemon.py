@@ -8,7 +8,7 @@ import pytest
 
 from tests.daemon import Daemon
 
-from .content import Pushed, Repository
+from .content import Pushed, Repository, absent
 from .endings import paths_in_access_log
 from .wire import Client, link_of
 
@@ -103,7 +103,14 @@ def test_a_warning_while_the_upstream_is_down(daemon: Daemon) -> None:
             assert not mirror.get("/v2/org/app/manifests/latest?ns=ghcr.io").is_(200).all("Warning")
             upstream.terminate()
             answer = mirror.get("/v2/org/app/manifests/latest?ns=ghcr.io").is_(200)
+            unsure = [
+                mirror.get("/v2/org/app/manifests/none?ns=ghcr.io").refuses(404, "MANIFEST_UNKNOWN"),
+                mirror.get(f"/v2/org/app/blobs/{absent()}?ns=ghcr.io").refuses(404, "BLOB_UNKNOWN"),
+                mirror.get("/v2/org/none/tags/list?ns=ghcr.io").refuses(404, "NAME_UNKNOWN"),
+            ]
             mirror.close()
     assert answer.body == image.content
     assert answer.header("Warning").startswith('299 - "')
     assert answer.header("OCI-Namespace") == "ghcr.io"
+    for refusal in unsure:
+        assert refusal.header("Warning").startswith('299 - "not cached, and ghcr.io could not be asked')
