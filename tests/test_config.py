@@ -562,6 +562,16 @@ class TestProxy:
             assert remarks(remote + enough) == []
         assert remarks(f"{BASE}proxy: {{remoteurl: , ttl: 3h}}\n") == []
 
+    def test_beside_a_storage_that_is_only_read(self) -> None:
+        text = "version: 0.1\nstorage:\n  filesystem: {}\n  maintenance:\n    readonly: {enabled: true}\n"
+        told = "storage.maintenance.readonly: proxy fetches nothing: nothing could be stored"
+        assert remarks(f"{text}proxy: {{remoteurl: https://r.example}}\n") == [f"config.yml:5: {told}"]
+        assert remarks(text) == []
+
+    def test_a_login_in_a_url_is_refused_and_not_shown(self) -> None:
+        said = refused(f"{BASE}proxy: {{remoteurl: https://me:hunter2@r.example}}\n")
+        assert "must not have a login in it" in said and "hunter2" not in said
+
     def test_the_first_example_of_the_documentation(self) -> None:
         text = re.search("```yaml\n(.*?)```", (PROJECT / "docs" / "mirror.md").read_text("utf-8"), re.DOTALL)
         assert text is not None

@@ -76,12 +76,16 @@ def _check_version(node: Node, source: str) -> None:
 def _config(source: str, path: str | None, root: Values, reading: Reading) -> Config:
     collection = sections.collection(root.section("gc"))
     proxy = sections.proxy(root.section("proxy"))
+    storage = _storage(root.section("storage"))
     sections.remark_short_lives(root.section("proxy"), proxy, collection.grace, reading.remark)
+    if proxy is not None and storage.read_only:
+        where = root.section("storage").section("maintenance").at("readonly")
+        reading.remark(where.says("storage.maintenance.readonly", "proxy fetches nothing: nothing could be stored"))
     return Config(
         source=source,
         path=path,
         log=_log(root),
-        storage=_storage(root.section("storage")),
+        storage=storage,
         http=http(root.section("http"), reading.remark),
         catalog_max_entries=max(root.section("catalog").get("maxentries", int, 0), 0) or 1000,
         tags_max=_tags_max(root.section("tags")),

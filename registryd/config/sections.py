@@ -5,6 +5,7 @@ from __future__ import annotations
 import re
 from collections.abc import Callable, Mapping
 from types import MappingProxyType
+from urllib.parse import urlsplit
 
 from registryd.config.hosts import component_of
 from registryd.config.kinds import Values, closest
@@ -135,6 +136,8 @@ def _upstream(section: Values, proxy: Values) -> Upstream:
     urls = section.texts("remoteurl")
     if not urls or not all(urls):
         raise section.error("remoteurl", "missing: write for example https://registry-1.docker.io")
+    if any("@" in urlsplit(url).netloc for url in urls):
+        raise section.error("remoteurl", "must not have a login in it: there are username and password for that")
     ttl = section.get("ttl", float, proxy.get("ttl", float, 7 * DAY))
     requests = section.get("maxrequests", int, proxy.get("maxrequests", int, 16))
     if requests < 1:
