@@ -16,7 +16,7 @@ from registryd.cache.mirrored import hash_of
 from registryd.cache.passing import PassingReader
 from registryd.cache.source import Source
 from registryd.delivery import Delivery
-from registryd.errors import StorageFull
+from registryd.errors import StorageFull, UpstreamUnavailable
 from registryd.interfaces import IBlobReader, IFileConsumer, IFileDelivery, IGrowingFile
 from registryd.model import Descriptor
 from registryd.reference import Hash
@@ -61,13 +61,13 @@ class GrowingReader:
             return False
         try:
             return self._readable(0).fileno() is not None
-        except OSError:
+        except (OSError, UpstreamUnavailable):
             return False
 
     def reach(self, position: int) -> Deferred[tuple[int, int]]:
         """See IGrowingFile."""
         if self._closed or self._is_lost():
-            return fail(OSError(_LOST))
+            return fail(UpstreamUnavailable(_LOST))
         if position >= self._fill.available:
             return self._fill.grown(position).addCallback(lambda _: self.reach(position))
         return maybeDeferred(self._reached, position).addErrback(self._without_content, lambda: self.reach(position))
@@ -75,7 +75,7 @@ class GrowingReader:
     def _reached(self, position: int) -> tuple[int, int]:
         content = self._readable(position + 1)
         if content.size <= position:
-            raise OSError(_LOST)
+            raise UpstreamUnavailable(_LOST)
         descriptor = content.fileno()
         assert descriptor is not None
         # The last byte is reached by itself, so that nobody gets it before it was looked at what it is the end of.
@@ -95,7 +95,7 @@ class GrowingReader:
         if self._closed:
             return succeed(b"")
         if self._is_lost():
-            return fail(OSError(_LOST))
+            return fail(UpstreamUnavailable(_LOST))
         if start >= self._fill.available:
             return self._fill.grown(start).addCallback(lambda _: self.read_turn(start, stop))
         if self._source.mirrored.tree.driver.immediate:
@@ -138,7 +138,8 @@ class GrowingReader:
         """Open what stands at the content's place.
 
         Errors:
-            OSError: it is not the content that was read so far. Of two that differ nobody must get a part each.
+            UpstreamUnavailable: it is not the content that was read so far. Of two that differ nobody must get a part
+                each.
         """
         # First, since the fill may go on while this thread opens the content.
         beginnings, claims = self._fill.beginnings, self._fill.claims
@@ -147,7 +148,7 @@ class GrowingReader:
         content, former = self._fill.reader(), self._content
         if former is not None and not verified and not _is_same(former, content):
             content.close()
-            raise OSError("what came of a blob was replaced while it was delivered")
+            raise UpstreamUnavailable("what came of a blob was replaced while it was delivered")
         self._content, self._beginnings, self._claims = content, beginnings, claims
         if former is not None:
             former.close()

@@ -623,7 +623,7 @@ class LeftOverTests(MirrorTestCase):
         self.clock.advance(LINGER)
         self.mirror.local.uploads.forget(APP, layout.fill_id(digest))
         self.upstream.release()
-        self.failureResultOf(pull.done, OSError)
+        self.failureResultOf(pull.done, UpstreamUnavailable)
         self.assert_pulled(self.pull(digest), LARGE)
         self.assert_nothing_open()
 

@@ -103,7 +103,7 @@ class TwoProcessesTests(MirrorTestCase):
         third = self.pull(digest)
         self.assert_pulled(third, LARGE)
         self.clock.advance(LOOK)
-        self.failureResultOf(second.done, OSError)
+        self.failureResultOf(second.done, UpstreamUnavailable)
         self.assertEqual(open_files(), self.opened)
 
     def test_of_wrong_content_that_was_refused_and_fetched_again_at_once_nobody_gets_a_clean_end(self) -> None:
@@ -119,9 +119,9 @@ class TwoProcessesTests(MirrorTestCase):
         self.upstream.add_blob(content)
         self.assert_pulled(self.pull(digest), content)
         self.clock.advance(LOOK)
-        self.failureResultOf(second.done, OSError)
+        self.failureResultOf(second.done, UpstreamUnavailable)
         self.assertLess(len(second.content), len(content))
-        self.failureResultOf(file.done, OSError)
+        self.failureResultOf(file.done, UpstreamUnavailable)
         self.assertLess(file.size, len(content))
         self.assertEqual(open_files(), self.opened)
 
@@ -142,8 +142,8 @@ class TwoProcessesTests(MirrorTestCase):
         self.clock.advance(LOOK)
         self.assertEqual(self.other.driver.get_content(layout.blob_data(digest)) == content, True)
         second.drain()
-        self.failureResultOf(second.done, OSError)
-        self.failureResultOf(file.done, OSError)
+        self.failureResultOf(second.done, UpstreamUnavailable)
+        self.failureResultOf(file.done, UpstreamUnavailable)
         self.assertLess(max(len(second.content), file.size), len(content))
         self.assert_pulled(self.pull(digest, mirror=self.other), content)
         self.assertEqual(open_files(), self.opened)
@@ -164,7 +164,7 @@ class TwoProcessesTests(MirrorTestCase):
         self.assertEqual((third.content, third.done.called), (b"", False))
         self.clock.advance(LOOK)
         self.assert_pulled(third, LARGE)
-        self.failureResultOf(second.done, OSError)
+        self.failureResultOf(second.done, UpstreamUnavailable)
         self.assertEqual(open_files(), self.opened)
 
     def test_of_a_wrong_part_that_was_left_over_nobody_gets_a_clean_end(self) -> None:
@@ -184,8 +184,8 @@ class TwoProcessesTests(MirrorTestCase):
         self.upstream.let_go()
         self.assert_pulled(Pull(self.successResultOf(first)), LARGE)
         self.clock.advance(LOOK)
-        self.failureResultOf(second.done, OSError)
-        self.failureResultOf(file.done, OSError)
+        self.failureResultOf(second.done, UpstreamUnavailable)
+        self.failureResultOf(file.done, UpstreamUnavailable)
         self.assertEqual(open_files(), self.opened)
 
     def refused(self, wrong: bytes, digest: Digest) -> Pull:
@@ -205,7 +205,7 @@ class TwoProcessesTests(MirrorTestCase):
         self.refused(b"\xff" * len(LARGE), digest)
         self.upstream.hold = {"fetch_blob"}
         again = self.registry.open_blob(APP, digest)
-        self.failureResultOf(self.file_of(digest).done, OSError)
+        self.failureResultOf(self.file_of(digest).done, UpstreamUnavailable)
         self.upstream.let_go()
         self.assert_pulled(Pull(self.successResultOf(again)), LARGE)
 
@@ -222,7 +222,7 @@ class TwoProcessesTests(MirrorTestCase):
         self.upstream.release()
         self.assert_pulled(again, LARGE)
         self.clock.advance(LOOK)
-        self.failureResultOf(early.done, OSError)
+        self.failureResultOf(early.done, UpstreamUnavailable)
         self.assert_pulled(late, LARGE)
         self.assertEqual(open_files(), self.opened)
 
@@ -246,7 +246,7 @@ class TwoProcessesTests(MirrorTestCase):
         self.failureResultOf(first.done, UpstreamUnavailable)
         self.upstream.add_blob(LARGE)
         self.clock.advance(LOOK)
-        self.failureResultOf(second.done, OSError)
+        self.failureResultOf(second.done, UpstreamUnavailable)
         self.assert_pulled(self.pull(digest, mirror=self.other), LARGE)
         self.assertEqual(open_files(), self.opened)
 
