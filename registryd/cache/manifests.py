@@ -28,7 +28,7 @@ _UNKNOWN = (ManifestUnknown, NameUnknown)
 
 
 PATIENCE = 5.0
-"""Seconds for which who asks for a tag that is cached waits for the upstream; the check goes on behind."""
+"""Seconds for which who asks for a tag that is cached waits for the upstream's word; that is taken note of behind."""
 
 
 @attrs.frozen
@@ -137,14 +137,16 @@ class Manifests:
         """
         digest = current.descriptor.digest
         known_absent = self._is_absent(name, digest)
+        linked = await self._source.in_thread(self._source.mirrored.linked, name, tag)
+        has_old = linked is not None and linked != digest
         try:
-            manifest, hit = await self._cached_or_fetched(name, digest)
-        except ManifestUnknown:
-            moved = None if known_absent or current.is_second else await self._moved(name, tag, digest)
+            manifest, hit = await self._cached_or_fetched(name, digest, has_old)
+        except (ManifestUnknown, TimeoutError) as error:
+            may_move = isinstance(error, ManifestUnknown) and not known_absent and not current.is_second
+            moved = await self._moved(name, tag, digest) if may_move else None
             if moved is not None:
                 return await self._changed(name, tag, moved)
-            linked = await self._source.in_thread(self._source.mirrored.linked, name, tag)
-            if linked is None or linked == digest:
+            if linked is None or not has_old:
                 raise
             warning = self._source.stale(name, UpstreamUnavailable(f"{tag} is {digest} there, which cannot be had"))
             return attrs.evolve(await self._cached.get_manifest(name, linked), warning=warning), True
@@ -161,11 +163,18 @@ class Manifests:
             return None
         return attrs.evolve(current, is_second=True)
 
-    async def _cached_or_fetched(self, name: RepositoryName, digest: Digest) -> tuple[Manifest, bool]:
+    async def _cached_or_fetched(self, name: RepositoryName, digest: Digest, has_old: bool) -> tuple[Manifest, bool]:
+        """A manifest, and whether it was there already.
+
+        Errors:
+            ManifestUnknown: it cannot be had.
+            TimeoutError: it has not come yet, and there is an older one.
+        """
         try:
             return await self._cached.get_manifest(name, digest), True
         except _UNKNOWN:
-            return await self._fetched(name, digest), False
+            fetched = self._fetched(name, digest)
+            return await (fetched.addTimeout(PATIENCE, self._source.clock) if has_old else fetched), False
 
     async def _cached_as(self, name: RepositoryName, tag: Tag, current: _Current) -> Manifest | None:
         """What is cached under a tag, if that is what the tag is; all on the way to it is renewed."""

@@ -247,6 +247,21 @@ class TagTests(MirrorTestCase):
         self.upstream.let_go()
         self.assertEqual(self.mirror.mirrored.told(APP, V1).descriptor, NEW.descriptor)
 
+    def test_whose_new_manifest_comes_too_slowly_is_the_old_one_with_a_warning(self) -> None:
+        self.get()
+        self.change()
+        self.upstream.hold = {"get_manifest"}
+        asked = self.registry.get_manifest(APP, V1)
+        self.clock.advance(PATIENCE - 1)
+        self.assertNoResult(asked)
+        self.clock.advance(1)
+        manifest = self.successResultOf(asked)
+        self.assertEqual(manifest.digest, OLD.digest)
+        self.assertIn("which cannot be had", manifest.warning)
+        self.upstream.let_go()
+        self.assertEqual(self.get(NEW.digest), NEW)
+        self.assertEqual(self.upstream.asked["get_manifest"], 2)
+
     def test_that_is_not_cached_is_waited_for(self) -> None:
         self.upstream.hold = {"resolve_manifest"}
         asked = self.registry.get_manifest(APP, V1)
