@@ -18,6 +18,7 @@ from registryd.upstream.origins import Origin
 from registryd.upstream.redirects import MOST_REDIRECTS
 from registryd.upstream.tokens import LONGEST_LIFETIME, MARGIN, lifetime
 from tests.upstream.case import LATEST, NAME, SECRET, UpstreamCase, folder_of
+from tests.upstream.trickling import Trickling
 
 OTHER = RepositoryName("team/other")
 
@@ -207,6 +208,17 @@ class Tokens(UpstreamCase):
         await self.unavailable(self.upstream(username="<token>", password=SECRET).get_manifest(NAME, LATEST))
         self.assertEqual(self.hostile.counts["POST token"], 1)
         self.assertEqual(other.requests, [])
+
+    async def test_token_service_that_does_not_say_all_is_not_asked_again_for_a_while(self) -> None:
+        server = Trickling(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{")
+        self.hostile.switches.realm = f"{server.listen(self)}/token"
+        registry = self.upstream()
+        asking = registry.get_manifest(NAME, LATEST)
+        await self.until(lambda: server.open)
+        await self.turns()
+        self.clock.advance(20)
+        self.assertIn("does not say all", str(await self.unavailable(asking)))
+        self.assertIn("refused the login", str(await self.unavailable(registry.get_manifest(NAME, LATEST))))
 
     async def test_realm_that_is_nonsense(self) -> None:
         for realm in ("ftp://127.0.0.1/", "nothing", "http://[", "http://127.0.0.1:99999/"):

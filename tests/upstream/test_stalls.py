@@ -165,6 +165,21 @@ class Stalls(UpstreamCase):
         with self.assertRaises(UpstreamUnavailable):
             await self.registry.fetch_blob(NAME, self.other, 0)
 
+    async def test_that_are_manifests_without_end_count(self) -> None:
+        server = Trickling(b"HTTP/1.1 200 OK\r\nContent-Length: 60000\r\n\r\n")
+        self.registry = self.upstream(server.listen(self))
+        for _ in range(DOUBTS):
+            asking = self.registry.get_manifest(NAME, LATEST)
+            while not asking.called:
+                await server.send(bytes(LEAST))
+                await self.turns()
+                self.clock.advance(READ / 2)
+            self.assertIn("took more than 120 s", str(await self.unavailable(asking)))
+            await self.until(lambda: not server.open)
+        self.assertIn(
+            "in the middle of an answer", str(await self.unavailable(self.registry.get_manifest(NAME, LATEST)))
+        )
+
     async def test_are_not_slow_blobs(self) -> None:
         server = Trickling(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n" % (10 * LEAST))
         fetch = await self.upstream(server.listen(self)).fetch_blob(NAME, self.digest, 0)
