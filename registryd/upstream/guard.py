@@ -116,7 +116,7 @@ class GuardedAgent:
 
 @attrs.frozen
 class _Asking:
-    """A request that an origin and the item that it is for both admit."""
+    """A request that an origin, and the item there that it is for, both admit; they hear how it goes."""
 
     _origin: Availability
     _item: Availability
@@ -126,8 +126,10 @@ class _Asking:
 
     @classmethod
     def begin(cls, origin: Availability, items: Availabilities, name: str) -> _Asking:
-        """Errors:
-        UpstreamUnavailable: one of them is left alone.
+        """Ask both.
+
+        Errors:
+            UpstreamUnavailable: one of them is left alone.
         """
         origin.check()
         item = items.of(name)

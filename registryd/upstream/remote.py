@@ -100,7 +100,10 @@ class Remote:
         self, response: IResponse, method: bytes, url: str, headers: Mapping[str, str], used: Authorization
     ) -> IResponse:
         """The answer to who may have come with a password that has run out, as some registries tell by a 403."""
-        other = await self._login.other(used)
+        try:
+            other = await self._login.other(used)
+        except UpstreamUnavailable:
+            other = None
         if other is None:
             return response
         self.discard(response)

@@ -378,6 +378,14 @@ class Helpers(UpstreamCase):
             self.assertEqual(await registry.get_manifest(NAME, LATEST), self.manifest)
             self.assertEqual(len(self.runs()), 2 * runs)
 
+    async def test_a_helper_that_fails_leaves_a_refusal_as_it_is(self) -> None:
+        self.program(self.answer())
+        registry = self.upstream(helper=CredentialHelper("test", None), environment=self.environment)
+        await registry.get_manifest(NAME, LATEST)
+        self.hostile.switches.password, self.hostile.switches.refusal = "another", 403
+        self.program("exit 1")
+        self.assertIn("refused the login", str(await self.unavailable(registry.get_manifest(NAME, LATEST))))
+
     async def test_what_nobody_may_have_is_asked_for_anew_once_in_a_while(self) -> None:
         self.program(self.answer())
         registry = self.upstream(helper=CredentialHelper("test", None), environment=self.environment)
