@@ -62,18 +62,17 @@ class Blobs:
 
     async def _check(self, name: RepositoryName, digest: Digest) -> IBlobReader:
         """A blob that is not as large as a manifest says, fetched again if it is that which is wrong."""
-        intact = await self._source.in_thread(self._source.mirrored.is_intact, digest)
-        reader = await (self._open_cached(name, digest) if intact else self._heal(name, digest))
+        reader = await self._heal(name, digest)
         # What was verified now has the size that it has, whatever the manifest says.
         self._source.sizes[name, digest] = reader.descriptor.size
         return reader
 
     async def _heal(self, name: RepositoryName, digest: Digest) -> IBlobReader:
-        """Fetch a damaged blob again; what was pushed is not the upstream's to mend, and is served as it is."""
-        if not await self._source.in_thread(self._source.mirrored.may_fill, name):
+        """A blob that may be damaged, fetched again if it is; what was pushed is not the upstream's to mend."""
+        fills = await self._source.in_thread(self._source.mirrored.may_fill, name)
+        if not fills or not await self._checks.confirms(digest):
             return await self._open_cached(name, digest)
         _log.error("{name}: {digest} is damaged, and is fetched again", name=name, digest=digest)
-        await self._source.in_thread(self._source.mirrored.forget_blob, name, digest)
         unknown = Failure(BlobUnknown(detail={"digest": str(digest)}))
         reader: IBlobReader = await self._ask(self._open_counted, unknown, name, digest)
         return reader
@@ -134,6 +133,7 @@ class Blobs:
             return await self._pass_through(blob)
         key = blob.name, blob.digest
         if self._fills.under_way(blob) is None and await self._looks.do(key, lambda: self._is_here(blob)):
+            self._checks.admits(blob.digest)
             return await self._cached.open_blob(blob.name, blob.digest)
         fill = self._fills.under_way(blob) or await self._shared(blob) or self._fills.of(blob)
         try:
@@ -175,8 +175,10 @@ class Blobs:
     async def _is_here(self, blob: Fillable) -> bool:
         """Whether the blob came meanwhile; or another repository holds it, and the upstream says that this one does."""
         mirrored = self._source.mirrored
+        if await self._source.in_thread(self._checks.is_damaged, blob.digest):
+            return False
         size = await self._source.in_thread(mirrored.has_bytes, blob.digest)
-        if size is None or self._checks.is_damaged(blob.digest):
+        if size is None:
             return False
         if await self._source.in_thread(mirrored.tree.layer, blob.name, blob.digest) is not None:
             return True

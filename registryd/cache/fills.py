@@ -281,8 +281,9 @@ class Fill:
 
     def _size_if_there(self) -> int | None:
         tree = self._source.mirrored.tree
-        link = tree.layer(self.blob.name, self.blob.digest)
-        return self._source.mirrored.has_bytes(self.blob.digest) if link is not None else None
+        if tree.layer(self.blob.name, self.blob.digest) is None or self._fills.checks.is_damaged(self.blob.digest):
+            return None
+        return self._source.mirrored.has_bytes(self.blob.digest)
 
     def _elsewhere(self) -> Elsewhere:
         driver = self._source.mirrored.tree.driver

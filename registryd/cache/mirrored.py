@@ -236,13 +236,6 @@ class Mirrored:
         self.tree.write_link(layout.layer_link(name, digest), digest)
         return True
 
-    def forget_blob(self, name: RepositoryName, digest: Digest) -> None:
-        """Take a damaged blob out of a repository, so that it is fetched again when it is asked for."""
-        try:
-            self.tree.delete_link(layout.layer_link(name, digest), layout.layers(name))
-        except FileNotFoundError:
-            pass
-
     def names(self, path: str) -> tuple[Sequence[str], float] | None:
         """A list of names that the upstream told, and when."""
         listed = self._listed(path)

@@ -100,6 +100,59 @@ class DamageTests(ChecksTestCase):
         self.upstream.unavailable = True
         self.read(digest, LARGE, OTHER_APP)
 
+    def test_that_another_daemon_has_mended_is_damage_no_more(self) -> None:
+        digest = self.cache(LARGE)
+        self.put(digest)
+        other = Mirror(self.driver, like=self.mirror)
+        for mirror in (self.mirror, other):
+            self.assert_pulled(self.pull(digest, mirror=mirror), WRONG)
+        self.finish()
+        self.read(digest, LARGE)
+        self.upstream.unavailable = True
+        self.assert_pulled(self.pull(digest, mirror=other), LARGE)
+        self.assertTrue(self.mirror.has_blob(digest))
+        other.registry.stop()
+
+    def test_that_is_renewed_stays_damage(self) -> None:
+        digest = self.cache(LARGE)
+        self.put(digest)
+        self.read(digest, WRONG)
+        self.finish()
+        self.driver.touch(layout.blob_data(digest))
+        self.upstream.unavailable = True
+        for _ in range(2):
+            self.failureResultOf(self.registry.open_blob(APP, digest), BlobUnknown)
+        self.upstream.unavailable = False
+        self.read(digest, LARGE)
+
+    def test_that_is_linked_from_another_repository_is_found(self) -> None:
+        digest = self.cache(LARGE, OTHER_APP)
+        self.put(digest)
+        self.read(digest, WRONG)
+        self.finish()
+        self.read(digest, LARGE)
+        self.assertEqual(self.upstream.asked, {"resolve_blob": 1, "fetch_blob": 1})
+
+    def test_that_was_found_is_linked_from_no_other_repository(self) -> None:
+        digest = self.cache(LARGE, OTHER_APP)
+        self.put(digest)
+        self.read(digest, WRONG, OTHER_APP)
+        self.finish()
+        self.read(digest, LARGE)
+        self.assertEqual(self.upstream.asked, {"fetch_blob": 1})
+
+    def test_of_a_file_that_is_renewed_while_it_is_read_is_found_later(self) -> None:
+        digest = self.cache(LARGE)
+        self.put(digest)
+        for _ in range(2):
+            self.read(digest, WRONG)
+            self.clock.advance(STEP / RATE)
+            self.driver.touch(layout.blob_data(digest))
+            self.finish()
+        self.read(digest, WRONG)
+        self.finish()
+        self.read(digest, LARGE)
+
     def test_is_an_error_while_the_upstream_is_down(self) -> None:
         digest = self.cache(LARGE)
         self.put(digest)

@@ -334,7 +334,7 @@ class ColdBlobTests(MirrorTestCase):
             self.failureResultOf(pull.done, RegistryError)
             self.assertFalse(self.mirror.has_blob(digest))
             self.assert_pulled(self.pull(digest), LARGE)
-            self.mirror.mirrored.forget_blob(APP, digest)
+            self.mirror.driver.delete(layout.layer_link(APP, digest))
             self.mirror.driver.delete(layout.blob_data(digest))
 
     def test_that_is_longer_than_head_tells_is_given_up(self) -> None:
