@@ -54,6 +54,7 @@ class Manifests:
         self._checks: Once[_Current | None] = Once()
         self._fetches: Once[Manifest] = Once()
         self._heads: Once[Descriptor] = Once()
+        self._slow: set[tuple[RepositoryName, Tag]] = set()
         self._renewed: TTLCache[tuple[RepositoryName, Digest], bool] = TTLCache(
             REMEMBERED, promises.interval, source.clock.seconds
         )
@@ -149,7 +150,12 @@ class Manifests:
             if linked is None or not has_old:
                 raise
             warning = self._source.stale(name, UpstreamUnavailable(f"{tag} is {digest} there, which cannot be had"))
-            return attrs.evolve(await self._cached.get_manifest(name, linked), warning=warning), True
+            try:
+                return attrs.evolve(await self._cached.get_manifest(name, linked), warning=warning), True
+            except _UNKNOWN:
+                if isinstance(error, ManifestUnknown):
+                    raise error from None
+            manifest, hit = await self._cached_or_fetched(name, digest, False)
         await self._source.keep(self._source.mirrored.tag, name, tag, manifest.digest)
         return attrs.evolve(manifest, warning=current.warning), hit
 
@@ -199,16 +205,25 @@ class Manifests:
         # Looked at by one at a time: who finds it old just before another has asked would ask once more.
         looked = self._checks.do((name, tag), lambda: self._look(name, tag))
         try:
-            return await looked.addTimeout(PATIENCE, self._source.clock)
+            # Who comes when others have waited for it already gets what they got.
+            return await looked.addTimeout(0 if (name, tag) in self._slow else PATIENCE, self._source.clock)
         except TimeoutError:
             return await self._old(name, tag)
 
     async def _old(self, name: RepositoryName, tag: Tag) -> _Current | None:
         """What a tag was, while it is still being looked at; what is not cached is waited for."""
+        looked = self._checks.do((name, tag), lambda: self._look(name, tag))
         known = await self._source.in_thread(self._source.mirrored.known, name, tag)
-        if known is None:
-            return await self._checks.do((name, tag), lambda: self._look(name, tag))
-        cached = await self._cached.resolve_manifest(name, known)
+        try:
+            cached = await self._cached.resolve_manifest(name, known) if known is not None else None
+        except _UNKNOWN:
+            cached = None
+        if cached is None:
+            return await looked
+        if not looked.called:
+            self._slow.add((name, tag))
+        # What comes of it is told to who asks next.
+        looked.addBoth(lambda _: self._slow.discard((name, tag)))
         return _Current(cached, self._source.stale(name, UpstreamUnavailable(f"no answer within {PATIENCE:g} s")))
 
     async def _look(self, name: RepositoryName, tag: Tag) -> _Current | None:

@@ -77,7 +77,7 @@ class Source:
         """The error for what is not cached.
 
         It is told as unknown: on that every version of docker, containerd and podman asks the next registry. A mirror
-        of this one learns by the warning that it need not be.
+        of this one learns by what goes with the warning that it need not be.
         """
         told = f"not cached, and {self.mirrored.upstream} could not be asked: {error}"
         return unknown(told, detail=detail or None, warning=told)

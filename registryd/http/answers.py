@@ -67,6 +67,9 @@ def error(request: Request, failure: RegistryError) -> bytes:
         # RFC 9110 asks for it. A registry that refuses a method refuses all that change anything.
         set_header(request, b"allow", b"GET, HEAD")
     warn(request, failure.warning)
+    if failure.warning is not None and failure.status == 404:
+        # By this a mirror of this registry knows that it means nothing; clients heed it of no 404.
+        set_header(request, b"retry-after", _SOON)
     return as_json(request, {"errors": list(failure.entries())})
 
 
@@ -87,6 +90,9 @@ def warn(request: Request, warning: str | None) -> None:
     value = f'299 - "{quoted}'[: _LONGEST_WARNING - 1]
     cut_in_two = (len(value) - len(value.rstrip("\\"))) % 2
     set_header(request, b"warning", value[: len(value) - cut_in_two] + '"')
+
+
+_SOON = b"10"
 
 
 @attrs.frozen

@@ -29,6 +29,10 @@ LEAST = 1024
 """Bytes of a body that count as a sign of life, unless they are its last: a line that is that slow is a dead one."""
 
 
+class DawdledError(UpstreamUnavailable):
+    """An answer was given up because it came too slowly: one more would take as long."""
+
+
 @implementer(IFetch, IPushProducer)
 class Fetch(Protocol):
     """An answer whose body waits; ``start`` and ``size`` are the fetch's, and ``ended`` is called once it is over.
@@ -142,13 +146,13 @@ class Fetch(Protocol):
         if silent >= self._timeout:
             if self._course is not None:
                 self._course.stalled(self._received, self._timeout)
-            self._fail(f"sent next to nothing for {self._timeout:g} s")
+            self._fail(f"sent next to nothing for {self._timeout:g} s", DawdledError)
         else:
             self._watch = self._clock.callLater(self._timeout - silent, self._look)
 
-    def _fail(self, how: str) -> None:
+    def _fail(self, how: str, kind: type[UpstreamUnavailable] = UpstreamUnavailable) -> None:
         of = "" if self._expected is None else f" of {self._expected}"
-        self._end(Failure(UpstreamUnavailable(f"the upstream {how} after {self._received}{of} bytes")))
+        self._end(Failure(kind(f"the upstream {how} after {self._received}{of} bytes")))
 
     def _end(self, failure: Failure | None) -> None:
         if self._over:
@@ -220,7 +224,7 @@ async def read_body(
     def late(_result: object, seconds: float) -> Failure:
         if course is not None:
             course.stalled(gathering.size, seconds)
-        return Failure(UpstreamUnavailable(f"the upstream took more than {seconds:g} s for {gathering.size} bytes"))
+        return Failure(DawdledError(f"the upstream took more than {seconds:g} s for {gathering.size} bytes"))
 
     try:
         await fetch.deliver_to(gathering).addTimeout(6 * timeout, clock, late)

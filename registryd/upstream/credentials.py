@@ -64,6 +64,9 @@ class ICredentialSource(Protocol):
     def refused(self) -> None:
         """They were of no use: what is remembered may be out of date."""
 
+    def renewed(self, server: str) -> Deferred[Credentials | None]:
+        """As ``get``, asked anew; what is remembered stays where that fails."""
+
 
 @attrs.frozen
 class Configured:
@@ -78,6 +81,9 @@ class Configured:
 
     def refused(self) -> None:
         pass
+
+    def renewed(self, server: str) -> Deferred[Credentials | None]:
+        return self.get(server)
 
 
 class Helped:
@@ -99,10 +105,13 @@ class Helped:
         lifetime = self._helper.lifetime
         if kept is not None and (lifetime is None or self._clock.seconds() - kept[1] < lifetime):
             return Configured(kept[0]).get(server)
-        return self._shared.result(server, lambda: self._ask(server)).addCallback(_maybe)
+        return self.renewed(server)
 
     def refused(self) -> None:
         self._kept.clear()
+
+    def renewed(self, server: str) -> Deferred[Credentials | None]:
+        return self._shared.result(server, lambda: self._ask(server)).addCallback(_maybe)
 
     async def _ask(self, server: str) -> Credentials:
         command = find_helper(self._helper.command, self._environment)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import re
 import time
 from collections.abc import Callable
 from email.utils import parsedate_to_datetime
@@ -31,7 +30,8 @@ _log = Logger()
 TOO_MANY_REQUESTS: Final = 429
 NOT_IMPLEMENTED: Final = 501
 MOST_ITEMS: Final = 1024
-_OF_REPOSITORY = re.compile(r"(.*/v2/.+)/(?:manifests|blobs|tags|referrers)/[^/]+\Z")
+_CONTENT = ("/manifests/", "/blobs/")
+_KINDS = (*_CONTENT, "/tags/", "/referrers/")
 _SAY_WHEN = frozenset({TOO_MANY_REQUESTS, 503})
 
 
@@ -151,10 +151,12 @@ class _Asking:
 
 
 def _item(url: str) -> str:
-    """What a URL is for, as failures are told apart: a repository, or what else has a path."""
+    """What a URL is for, as failures are told apart: a repository, a kind of its lists, or what else has a path."""
     whole = url.partition("?")[0]
-    found = _OF_REPOSITORY.match(whole)
-    return found[1] if found is not None else whole
+    place, kind = max((whole.rfind(kind), kind) for kind in _KINDS)
+    if place < 0:
+        return whole
+    return whole[:place] if kind in _CONTENT else whole[:place] + kind
 
 
 def retry_after(headers: Headers) -> float | None:

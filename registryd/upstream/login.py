@@ -46,7 +46,7 @@ class Login:
         self._tokens = Tokens(agent, origin, source, clock, read_timeout)
         self._challenge: Challenge | None = None
         self._told_scopes: OrderedDict[str, str] = OrderedDict()
-        self._refused: OrderedDict[str, float] = OrderedDict()
+        self._refused: OrderedDict[str, tuple[float, str]] = OrderedDict()
         self._changed_after = 0.0
 
     async def authorization(self, scope: str) -> Authorization | None:
@@ -55,8 +55,9 @@ class Login:
         Errors:
             UpstreamUnavailable: the login was refused lately, or cannot be had now.
         """
-        if self._clock.seconds() < self._refused.get(scope, 0.0):
-            raise UpstreamUnavailable(f"{self._origin} refused the login for {scope}")
+        until, reason = self._refused.get(scope, (0.0, ""))
+        if self._clock.seconds() < until:
+            raise UpstreamUnavailable(reason)
         if self._challenge is None:
             return None
         return await self._get(self._challenge, self._told_scopes.get(scope, scope), scope)
@@ -91,14 +92,16 @@ class Login:
         if used.challenge.scheme != "basic" or self._clock.seconds() < self._changed_after:
             return None
         self._changed_after = self._clock.seconds() + REFUSAL
-        self._forget(used)
-        other = await self._get(used.challenge, used.told_scope, used.told_scope)
-        return other if other.value != used.value else None
+        credentials = await self._source.renewed(self._origin.server)
+        if credentials is None or credentials.basic == used.value:
+            return None
+        return Authorization(credentials.basic, used.challenge, used.told_scope)
 
     def refuse(self, scope: str) -> UpstreamUnavailable:
         """The error of a login that is refused for good; it is not tried again for a while."""
-        _remember(self._refused, scope, self._clock.seconds() + REFUSAL)
-        return UpstreamUnavailable(f"{self._origin} refused the login for {scope}")
+        reason = f"{self._origin} refused the login for {scope}"
+        _remember(self._refused, scope, (self._clock.seconds() + REFUSAL, reason))
+        return UpstreamUnavailable(reason)
 
     def _forget(self, used: Authorization) -> None:
         if used.challenge.scheme == "bearer":
@@ -117,8 +120,8 @@ class Login:
     async def _token(self, challenge: Challenge, told_scope: str, scope: str) -> bytes:
         try:
             return await self._tokens.get(challenge, told_scope)
-        except LoginRefused:
-            _remember(self._refused, scope, self._clock.seconds() + REFUSAL)
+        except LoginRefused as error:
+            _remember(self._refused, scope, (self._clock.seconds() + REFUSAL, str(error)))
             raise
 
 

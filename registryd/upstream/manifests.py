@@ -95,10 +95,8 @@ class Manifests:
         digest = Digest.of(content, expected.algorithm) if expected is not None else Digest.of(content)
         if expected is not None and digest != expected:
             self._refuse(f"{name}: manifest {reference} should be {expected} and is {digest}")
-        told, named = told_media_type(content)
-        # What a manifest says of itself is what is served once it is stored.
-        kind = told if named else media_type(response.headers) or told
-        if not _may_be_manifest(kind) or (expected is None and not _looks_like_manifest(content, response)):
+        kind = _kind(content, media_type(response.headers), expected is not None)
+        if kind is None:
             self._refuse(f"{name}: {reference} is no manifest")
         return Manifest(kind, digest, content)
 
@@ -116,15 +114,30 @@ def _described(response: IResponse, reference: Reference) -> Descriptor | None:
     return Descriptor(kind, digest, size) if _may_be_manifest(kind) else None
 
 
+def _kind(content: bytes, header: str, verified: bool) -> str | None:
+    """The media type of what was answered instead of a manifest; None where it is none.
+
+    A gateway may say anything with a 200: what no digest vouches for has to look like a manifest.
+    """
+    told, named = told_media_type(content)
+    if named:
+        # What a manifest says of itself is what is served once it is stored.
+        return told if _may_be_manifest(told) else None
+    if _may_be_manifest(header):
+        return header if verified or _has(content) else None
+    # Some stores label all that they serve alike.
+    return told if _may_be_manifest(told) and (verified or _has(content, "schemaVersion")) else None
+
+
 def _may_be_manifest(kind: str) -> bool:
     """Whether anything of a type may be a manifest: a portal that answers everything with a page is no registry."""
-    return is_media_type(kind) and kind.startswith("application/") and kind not in _NO_MANIFESTS
+    return is_media_type(kind) and kind.lower().startswith("application/") and kind.lower() not in _NO_MANIFESTS
 
 
-def _looks_like_manifest(content: bytes, response: IResponse) -> bool:
-    """Whether something is a manifest of which nothing but its content tells: a gateway may say anything with a 200."""
+def _has(content: bytes, *keys: str) -> bool:
+    """Whether something is a JSON object that has some keys."""
     try:
         document = read_object(content, "a manifest")
     except UpstreamUnavailable:
         return False
-    return bool(media_type(response.headers)) or "schemaVersion" in document or "mediaType" in document
+    return all(key in document for key in keys)

@@ -42,8 +42,8 @@ def _matches(entry: str, host: str, address: Address | None, port: int) -> bool:
     named, only = _port(entry)
     if only not in ("", str(port)):
         return False
-    if address is not None:
-        return _address(named) == address
+    if address is not None and _address(named) == address:
+        return True
     # A name stands for itself and for all below it, one with a dot or a star in front for these alone.
     below = named.removeprefix("*") if named.startswith("*.") else named
     return host.endswith(below if below.startswith(".") else f".{below}") or host == below
@@ -62,9 +62,10 @@ def _port(entry: str) -> tuple[str, str]:
 
 def _address(text: str) -> Address | None:
     try:
-        return ip_address(text)
+        address = ip_address(text)
     except ValueError:
         return None
+    return getattr(address, "ipv4_mapped", None) or address
 
 
 def _network(text: str) -> Network | None:

@@ -17,7 +17,7 @@ from registryd.upstream.body import Fetch, discard, read_body
 from registryd.upstream.challenge import choose, parse_challenges
 from registryd.upstream.credentials import ICredentialSource
 from registryd.upstream.flow import Course, Flow
-from registryd.upstream.headers import every
+from registryd.upstream.headers import every, first
 from registryd.upstream.login import Authorization, Login
 from registryd.upstream.origins import Origin
 from registryd.upstream.pages import expect_errors
@@ -31,6 +31,7 @@ UNAUTHORIZED: Final = 401
 FORBIDDEN: Final = 403
 GONE = frozenset({404, 410})
 _REFUSED = frozenset({UNAUTHORIZED, FORBIDDEN})
+_PAGES = frozenset({"text/html", "text/plain"})
 _LONGEST_ERROR: Final = 64 * 1024
 _AGENT_NAME: Final = b"registryd"
 
@@ -137,21 +138,24 @@ class Remote:
         if response.code == OK:
             return
         self.discard(response)
-        # A mirror warns where it has only found nobody to ask.
-        if response.code in gone and not response.headers.hasHeader(b"Warning"):
+        # It says when to ask again where it mirrors a registry, and could not ask that now.
+        if response.code in gone and not response.headers.hasHeader(b"Retry-After"):
             raise unknown()
         what = "refused the login" if response.code in _REFUSED else f"answered {response.code}"
         raise UpstreamUnavailable(f"{self.origin} {what}")
 
     async def expect_answer(self, response: IResponse, unknown: type[RegistryError]) -> None:
-        """As ``expect``; and that something does not exist has to be said by a registry, not by what stands before one.
+        """As ``expect``; and that something does not exist must not be said by what stands before a registry.
 
         Errors:
             as ``expect``.
         """
-        if response.code in GONE and not response.headers.hasHeader(b"Warning"):
-            expect_errors(await self.read(response, _LONGEST_ERROR))
-            raise unknown()
+        if response.code in GONE:
+            kind = first(response.headers, b"Content-Type").partition(";")[0].strip().lower()
+            if kind in _PAGES and not response.headers.hasHeader(b"Docker-Distribution-Api-Version"):
+                # Some registries label their errors so.
+                expect_errors(await self.read(response, _LONGEST_ERROR))
+                raise unknown()
         self.expect(response, unknown)
 
     async def _follow(

@@ -19,7 +19,7 @@ from twisted.web.http_headers import Headers
 from twisted.web.iweb import IAgent, IResponse
 
 from registryd.errors import UpstreamUnavailable
-from registryd.upstream.body import discard, read_body
+from registryd.upstream.body import DawdledError, discard, read_body
 from registryd.upstream.challenge import Challenge
 from registryd.upstream.credentials import Credentials, ICredentialSource
 from registryd.upstream.origins import Origin, below_origin
@@ -190,7 +190,7 @@ class Tokens:
             raise UpstreamUnavailable(f"the token service at {realm} answered {response.code}")
         try:
             content = await read_body(response, _LONGEST_ANSWER, self._clock, self._read_timeout)
-        except UpstreamUnavailable as error:
+        except DawdledError as error:
             # Not asked again at once: each who waits for it would wait as long.
             raise LoginRefused(f"the token service at {realm} does not say all: {error}") from None
         try:

@@ -108,6 +108,8 @@ class DamageTests(ChecksTestCase):
             self.assert_pulled(self.pull(digest, mirror=mirror), WRONG)
         self.finish()
         self.read(digest, LARGE)
+        self.assert_pulled(Pull(self.open(digest, other, OTHER_APP)), LARGE)
+        self.assertEqual(self.upstream.asked, {"resolve_blob": 1, "fetch_blob": 1})
         self.upstream.unavailable = True
         self.assert_pulled(self.pull(digest, mirror=other), LARGE)
         self.assertTrue(self.mirror.has_blob(digest))

@@ -247,6 +247,40 @@ class TagTests(MirrorTestCase):
         self.upstream.let_go()
         self.assertEqual(self.mirror.mirrored.told(APP, V1).descriptor, NEW.descriptor)
 
+    def test_that_is_checked_slowly_is_waited_for_by_the_first_who_ask_alone(self) -> None:
+        self.get()
+        self.change()
+        self.upstream.hold = {"resolve_manifest"}
+        first = self.registry.get_manifest(APP, V1)
+        self.clock.advance(PATIENCE)
+        self.assertEqual(self.successResultOf(first).digest, OLD.digest)
+        second = self.registry.get_manifest(APP, V1)
+        self.clock.advance(0)
+        self.assertEqual(self.successResultOf(second).digest, OLD.digest)
+        self.upstream.unavailable = True
+        self.upstream.let_go()
+        self.upstream.unavailable = False
+        third = self.registry.get_manifest(APP, V1)
+        self.clock.advance(PATIENCE - 1)
+        self.assertNoResult(third)
+        self.upstream.let_go()
+        self.assertEqual(self.successResultOf(third), NEW)
+
+    def test_that_is_checked_slowly_and_was_lost_is_waited_for(self) -> None:
+        self.get()
+        self.change()
+        self.mirror.driver.delete(layout.blob_data(OLD.digest))
+        for held in ("resolve_manifest", "get_manifest"):
+            self.upstream.hold = {held}
+            asked = self.registry.get_manifest(APP, V1)
+            self.clock.advance(PATIENCE + 1)
+            self.assertNoResult(asked)
+            self.upstream.hold = set()
+            self.upstream.let_go()
+            self.assertEqual(self.successResultOf(asked), NEW)
+            self.mirror.driver.delete(layout.blob_data(NEW.digest))
+            self.mirror.driver.delete(layout.tag_checked(APP, V1))
+
     def test_whose_new_manifest_comes_too_slowly_is_the_old_one_with_a_warning(self) -> None:
         self.get()
         self.change()

@@ -253,6 +253,15 @@ def test_a_private_manifest_that_cannot_be_read_keeps_nothing_that_is_cached(
     assert store.heard.notes == ["a manifest or a link cannot be read: only cached blobs are removed in this run"]
 
 
+def test_what_a_private_repository_holds_does_not_count(store: Store) -> None:
+    """Also where no manifest needs it: such a run takes nothing of private repositories."""
+    shared, own = cached(store, "shared", 8 * HOUR), cached(store, "own", 9 * HOUR)
+    store.layer(b"layer of shared".ljust(1000))
+    store.proxy(ttl=None, max_size=size_of(own) + len(shared.content))
+    report = store.collect(expired_only=True)
+    assert (report.mirror.manifests_evicted, report.mirror.bytes) == (0, size_of(own) + len(shared.content))
+
+
 def test_a_private_link_that_cannot_be_read_keeps_all_that_is_cached() -> None:
     """It may be the name of what is cached, whose bytes are nowhere else."""
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from twisted.internet.defer import CancelledError
 from twisted.internet.task import Clock
 from twisted.trial.unittest import SynchronousTestCase
 from twisted.web.http_headers import Headers
@@ -117,6 +118,46 @@ class Failures(UpstreamCase):
         self.clock.advance(FIRST_DELAY)
         self.assertEqual(await self.registry.get_manifest(NAME, LATEST), self.manifest)
 
+    async def test_a_repository_that_was_left_alone_is_asked_again_by_who_comes_after_one_that_left(self) -> None:
+        self.hostile.switches.status, self.hostile.switches.status_names = 500, (NAME,)
+        for _ in range(DOUBTS):
+            await self.fails()
+        self.hostile.switches.status, self.hostile.switches.slow_head = None, -1
+        self.clock.advance(FIRST_DELAY)
+        probe = self.registry.get_manifest(NAME, LATEST)
+        await self.until(lambda: self.hostile.active)
+        probe.cancel()
+        with self.assertRaises(CancelledError):
+            await probe
+        self.hostile.switches.slow_head = 0.0
+        self.assertEqual(await self.registry.get_manifest(NAME, LATEST), self.manifest)
+
+    async def test_lists_that_fail_leave_the_repository_alone(self) -> None:
+        """Not the other way round."""
+        self.hostile.switches.status, self.hostile.switches.status_kinds = 500, ("tags", "referrers")
+        for _ in range(2 * DOUBTS):
+            await self.unavailable(self.registry.tags(NAME))
+            await self.unavailable(self.registry.referrers(NAME, self.digest))
+        self.assertEqual(self.asked, 2 * DOUBTS)
+        self.assertEqual(await self.registry.get_manifest(NAME, LATEST), self.manifest)
+
+    async def test_an_upstream_that_is_down_for_certain_leaves_no_repository_to_be_waited_for(self) -> None:
+        for _ in range(2 * DOUBTS):
+            self.hostile.switches.status, self.hostile.switches.retry_after = 503, "1"
+            await self.fails()
+            self.clock.advance(1)
+        self.hostile.switches.status = None
+        self.assertEqual(await self.registry.get_manifest(NAME, LATEST), self.manifest)
+
+    async def test_items_that_failed_before_one_came_do_not_count(self) -> None:
+        for number in range(2 * DOUBTS):
+            self.hostile.switches.status = 500
+            await self.unavailable(self.registry.get_manifest(RepositoryName(f"team/other{number}"), LATEST))
+            if number % (DOUBTS - 1):
+                self.hostile.switches.status = None
+                self.assertEqual(await self.registry.get_manifest(NAME, LATEST), self.manifest)
+        self.assertTrue(self.registry.state().available)
+
     async def test_several_repositories_that_fail_silence_the_rest(self) -> None:
         self.hostile.switches.status = 500
         for number in range(DOUBTS):
@@ -127,6 +168,10 @@ class Failures(UpstreamCase):
         self.assertEqual(self.asked, DOUBTS)
         self.clock.advance(FIRST_DELAY)
         self.assertEqual(await self.registry.get_manifest(NAME, LATEST), self.manifest)
+        self.hostile.switches.status = 500
+        for number in range(DOUBTS):
+            await self.unavailable(self.registry.get_manifest(RepositoryName(f"team/other{number}"), LATEST))
+        self.assertFalse(self.registry.state().available)
 
     async def test_404_does_not_count(self) -> None:
         for _ in range(10):

@@ -218,7 +218,18 @@ class Tokens(UpstreamCase):
         await self.turns()
         self.clock.advance(20)
         self.assertIn("does not say all", str(await self.unavailable(asking)))
-        self.assertIn("refused the login", str(await self.unavailable(registry.get_manifest(NAME, LATEST))))
+        self.assertIn("does not say all", str(await self.unavailable(registry.get_manifest(NAME, LATEST))))
+
+    async def test_token_service_that_breaks_off_is_asked_again(self) -> None:
+        server = Trickling(b"HTTP/1.1 200 OK\r\nContent-Length: 1000\r\n\r\n{")
+        self.hostile.switches.realm = f"{server.listen(self)}/token"
+        registry = self.upstream()
+        asking = registry.get_manifest(NAME, LATEST)
+        await self.until(lambda: server.open)
+        server.open[-1].transport.loseConnection()
+        await self.unavailable(asking)
+        self.hostile.switches.realm = None
+        self.assertEqual(await registry.get_manifest(NAME, LATEST), self.manifest)
 
     async def test_realm_that_is_nonsense(self) -> None:
         for realm in ("ftp://127.0.0.1/", "nothing", "http://[", "http://127.0.0.1:99999/"):
@@ -385,6 +396,8 @@ class Helpers(UpstreamCase):
         self.hostile.switches.password, self.hostile.switches.refusal = "another", 403
         self.program("exit 1")
         self.assertIn("refused the login", str(await self.unavailable(registry.get_manifest(NAME, LATEST))))
+        self.hostile.switches.password = SECRET
+        self.assertEqual(await registry.get_manifest(NAME, LATEST), self.manifest)
 
     async def test_what_nobody_may_have_is_asked_for_anew_once_in_a_while(self) -> None:
         self.program(self.answer())

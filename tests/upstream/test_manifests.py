@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from registryd.errors import ManifestUnknown, UpstreamUnavailable
+from registryd.errors import ManifestUnknown, NameUnknown, UpstreamUnavailable
 from registryd.model import (
     DOCKER_LIST,
     DOCKER_MANIFEST,
@@ -146,11 +146,21 @@ class Manifests(UpstreamCase):
             (b"", OCI_MANIFEST),
             (b"[]", OCI_MANIFEST),
             (b"down for maintenance", OCI_MANIFEST),
+            (b'{"status": "maintenance"}', "binary/octet-stream"),
         ):
             self.hostile.switches.no_digest, self.hostile.switches.content_type = True, kind
             self.hostile.content.manifest(NAME, Manifest(OCI_MANIFEST, Digest.of(content), content), "v1")
             await self.unavailable(self.registry.get_manifest(NAME, Tag("v1")))
             await self.unavailable(self.registry.resolve_manifest(NAME, Tag("v1")))
+
+    async def test_a_manifest_may_be_labelled_as_any_file(self) -> None:
+        content = b'{"schemaVersion": 2}'
+        self.hostile.content.manifest(NAME, Manifest(OCI_MANIFEST, Digest.of(content), content), "v1")
+        for kind in ("binary/octet-stream", "text/json", "application/xml", "text/plain"):
+            for no_digest in (False, True):
+                self.hostile.switches.content_type, self.hostile.switches.no_digest = kind, no_digest
+                for reference in (Tag("v1"), Digest.of(content)):
+                    self.assertEqual((await self.registry.get_manifest(NAME, reference)).media_type, OCI_MANIFEST)
 
     async def test_what_is_no_manifest_but_for_its_type_is_one(self) -> None:
         """Of types that nobody here knows."""
@@ -160,20 +170,36 @@ class Manifests(UpstreamCase):
         self.hostile.switches.no_digest = True
         self.assertEqual(await self.registry.get_manifest(NAME, Tag("v1")), manifest)
 
-    async def test_a_404_that_no_registry_says_tells_nothing(self) -> None:
-        for head in (b"Content-Type: text/plain", b"Content-Type: application/json"):
-            for body in (b"404 page not found", b"{}", b'{"errors": "none"}', b""):
-                answer = b"HTTP/1.1 404 Not Found\r\n%s\r\nContent-Length: %d\r\n\r\n%s" % (head, len(body), body)
-                server = Trickling(answer)
-                registry = self.upstream(server.listen(self))
-                self.assertIn(
-                    "instead of a registry's errors", str(await self.unavailable(registry.get_manifest(NAME, LATEST)))
-                )
-                self.assertIn("instead of a registry's errors", str(await self.unavailable(registry.tags(NAME))))
+    async def not_found(self, head: bytes, body: bytes, lists: bool) -> None:
+        """Ask who answers so for a manifest, or for tags."""
+        answer = b"HTTP/1.1 404 Not Found\r\n%s\r\nContent-Length: %d\r\n\r\n%s" % (head, len(body), body)
+        registry = self.upstream(Trickling(answer).listen(self))
+        await (registry.tags(NAME) if lists else registry.get_manifest(NAME, LATEST))
+
+    async def test_a_404_of_what_stands_before_a_registry_tells_nothing(self) -> None:
+        for kind in (b"text/html", b"Text/Plain; charset=utf-8"):
+            for body in (b"404 page not found", b"{}", b""):
+                for lists in (False, True):
+                    with self.assertRaisesRegex(UpstreamUnavailable, "instead of a registry's errors"):
+                        await self.not_found(b"Content-Type: " + kind, body, lists)
+
+    async def test_a_404_of_a_registry_may_have_any_body(self) -> None:
+        errors = b'{"errors": [{"code": "MANIFEST_UNKNOWN"}]}'
+        for head, body in (
+            (b"X-Nothing: of it", b""),
+            (b"Content-Type: application/json", b'{"message": "none"}'),
+            (b"Content-Type: application/xml", b"<Error/>"),
+            (b"Content-Type: text/plain", errors),
+            (b"Content-Type: text/plain\r\nDocker-Distribution-Api-Version: registry/2.0", b"404 page not found"),
+        ):
+            with self.assertRaises(ManifestUnknown):
+                await self.not_found(head, body, False)
+            with self.assertRaises(NameUnknown):
+                await self.not_found(head, body, True)
 
     async def test_a_404_of_a_mirror_that_could_ask_nobody_tells_nothing(self) -> None:
         body = b'{"errors": [{"code": "MANIFEST_UNKNOWN"}]}'
-        head = b'HTTP/1.1 404 Not Found\r\nWarning: 299 - "not asked"\r\nContent-Length: %d\r\n\r\n' % len(body)
+        head = b"HTTP/1.1 404 Not Found\r\nRetry-After: 10\r\nContent-Length: %d\r\n\r\n" % len(body)
         registry = self.upstream(Trickling(head + body).listen(self))
         for asking in (registry.get_manifest(NAME, LATEST), registry.tags(NAME), registry.referrers(NAME, DIGEST)):
             await self.unavailable(asking)

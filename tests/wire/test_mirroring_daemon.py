@@ -114,3 +114,4 @@ def test_a_warning_while_the_upstream_is_down(daemon: Daemon) -> None:
     assert answer.header("OCI-Namespace") == "ghcr.io"
     for refusal in unsure:
         assert refusal.header("Warning").startswith('299 - "not cached, and ghcr.io could not be asked')
+        assert refusal.header("Retry-After") == "10"
