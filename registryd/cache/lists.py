@@ -7,10 +7,10 @@ from collections.abc import Callable, Collection, Sequence
 from typing import Generic, TypeVar
 
 import attrs
-from twisted.internet.defer import Deferred
+from twisted.internet.defer import Deferred, TimeoutError
 
 from registryd.cache.once import Once
-from registryd.cache.source import Source
+from registryd.cache.source import PATIENCE, Source
 from registryd.errors import NameUnknown, Unavailable, UpstreamUnavailable
 from registryd.interfaces import ILister, Page, ReferrerPage
 from registryd.pages import names_page, referrers_page
@@ -100,7 +100,15 @@ class _Kept(Generic[_T]):
 
     async def get(self, name: RepositoryName, path: str, ask: Callable[[], Deferred[Sequence[_T]]]) -> _Listed[_T]:
         # Read by one at a time: who finds it old just before another has asked would ask once more.
-        return await self._asking.do(path, lambda: self._get(name, path, ask))
+        asked = self._asking.do(path, lambda: self._get(name, path, ask))
+        try:
+            return await asked.addTimeout(PATIENCE, self._source.clock)
+        except TimeoutError:
+            kept = await self._source.in_thread(self._read, path)
+            if kept is None:
+                return await self._asking.do(path, lambda: self._get(name, path, ask))
+            error = UpstreamUnavailable(f"no answer within {PATIENCE:g} s")
+            return _Listed(kept[0], self._source.stale(name, error), error)
 
     async def _get(self, name: RepositoryName, path: str, ask: Callable[[], Deferred[Sequence[_T]]]) -> _Listed[_T]:
         kept = await self._source.in_thread(self._read, path)

@@ -14,7 +14,7 @@ from twisted.logger import Logger
 from registryd.cache.fills import ELSEWHERE_FROZEN, FROZEN, LOOK
 from registryd.cache.mirrored import Told
 from registryd.cache.once import Once
-from registryd.cache.source import REMEMBERED, Source
+from registryd.cache.source import PATIENCE, REMEMBERED, Source
 from registryd.errors import ManifestInvalid, ManifestUnknown, NameUnknown, StorageFull, UpstreamUnavailable
 from registryd.interfaces import IReader
 from registryd.model import Descriptor, Manifest, read_document
@@ -25,10 +25,6 @@ from registryd.uploads import BlobWriter, Uploads, tell_full
 
 _log = Logger()
 _UNKNOWN = (ManifestUnknown, NameUnknown)
-
-
-PATIENCE = 5.0
-"""Seconds for which who asks for a tag that is cached waits for the upstream's word; that is taken note of behind."""
 
 
 @attrs.frozen

@@ -24,6 +24,8 @@ _Error = TypeVar("_Error", bound=RegistryError)
 REMEMBERED = 16384
 """Entries of what is remembered for a while, of each kind."""
 
+PATIENCE: Final = 5.0
+"""Seconds for which who asks for a tag, or a list, that is cached waits for the upstream, whose word is still kept."""
 
 MOST_UNTOLD: Final = 10 << 30
 """Bytes of a blob whose size nobody tells, at most: more than registries take in a layer."""

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 from typing import Any
 
+from registryd.cache.source import PATIENCE
 from registryd.errors import NameUnknown, Unavailable
 from registryd.interfaces import Page, Referrer, ReferrerPage
 from registryd.reference import Digest, Tag
@@ -51,6 +52,30 @@ class TagListTests(MirrorTestCase):
         self.assertEqual((page.names, bool(page.warning)), (("a", "b", "c"), True))
         other = Mirror(self.mirror.driver, like=self.mirror)
         self.assertTrue(self.successResultOf(other.registry.tags(APP, None, "")).warning)
+
+    def test_is_stale_while_the_upstream_is_slow(self) -> None:
+        self.tags()
+        self.upstream.add(SUBJECT, "d")
+        self.clock.advance(FRESHNESS + 1)
+        self.upstream.hold = {"tags"}
+        asked = self.registry.tags(APP, None, "")
+        self.clock.advance(PATIENCE - 1)
+        self.assertNoResult(asked)
+        self.clock.advance(1)
+        page = self.successResultOf(asked)
+        self.assertEqual(page.names, ("a", "b", "c"))
+        self.assertIn("no answer within 5 s", page.warning or "")
+        self.upstream.let_go()
+        names, _ = self.mirror.mirrored.names(layout.upstream_tags(APP)) or ((), 0)
+        self.assertEqual(list(names), ["a", "b", "c", "d"])
+
+    def test_that_never_was_asked_for_is_waited_for(self) -> None:
+        self.upstream.hold = {"tags"}
+        asked = self.registry.tags(APP, None, "")
+        self.clock.advance(PATIENCE + 1)
+        self.assertNoResult(asked)
+        self.upstream.let_go()
+        self.assertEqual(len(self.successResultOf(asked).names), 3)
 
     def test_is_what_is_cached_where_it_never_was_asked_for(self) -> None:
         self.successResultOf(self.registry.get_manifest(APP, Tag("b")))

@@ -5,7 +5,7 @@ from __future__ import annotations
 from twisted.internet.defer import Deferred, fail, succeed
 
 from registryd.cache.fills import FROZEN
-from registryd.cache.manifests import PATIENCE
+from registryd.cache.source import PATIENCE
 from registryd.errors import BlobUnknown, ManifestUnknown, NameUnknown, Unsupported
 from registryd.model import DOCKER_SCHEMA1_SIGNED, Descriptor, Manifest
 from registryd.reference import Digest, Tag
