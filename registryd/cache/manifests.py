@@ -1,4 +1,4 @@
-"""Manifests of mirrored repositories: when the upstream is asked about a tag, and what is served when it cannot be."""
+"""Manifests of mirrored repositories: what is here, what is fetched, and what is served where that cannot be had."""
 
 from __future__ import annotations
 
@@ -12,9 +12,9 @@ from twisted.internet.task import deferLater
 from twisted.logger import Logger
 
 from registryd.cache.fills import ELSEWHERE_FROZEN, FROZEN, LOOK
-from registryd.cache.mirrored import Told
 from registryd.cache.once import Once
 from registryd.cache.source import PATIENCE, REMEMBERED, Source
+from registryd.cache.tags import Current, Tags
 from registryd.errors import ManifestInvalid, ManifestUnknown, NameUnknown, StorageFull, UpstreamUnavailable
 from registryd.interfaces import IReader
 from registryd.model import Descriptor, Manifest, read_document
@@ -27,18 +27,6 @@ _log = Logger()
 _UNKNOWN = (ManifestUnknown, NameUnknown)
 
 
-@attrs.frozen
-class _Current:
-    """What a tag is, as far as that is known, and what is to be told with it.
-
-    ``is_second`` tells that it was asked for because what the tag was told to be first is not given out.
-    """
-
-    descriptor: Descriptor
-    warning: str | None = None
-    is_second: bool = False
-
-
 class Manifests:
     """The manifests that mirror one upstream, over what is cached of them."""
 
@@ -47,10 +35,9 @@ class Manifests:
         self._cached = cached
         self._uploads = uploads
         self._promises = promises
-        self._checks: Once[_Current | None] = Once()
+        self._tags = Tags(source, cached)
         self._fetches: Once[Manifest] = Once()
         self._heads: Once[Descriptor] = Once()
-        self._slow: set[tuple[RepositoryName, Tag]] = set()
         self._renewed: TTLCache[tuple[RepositoryName, Digest], bool] = TTLCache(
             REMEMBERED, promises.interval, source.clock.seconds
         )
@@ -90,7 +77,7 @@ class Manifests:
         try:
             return await self._cached.resolve_manifest(name, digest)
         except _UNKNOWN as unknown:
-            self._refuse_absent(name, digest)
+            self._source.refuse_absent_manifest(name, digest)
             if not await self._source.in_thread(self._source.mirrored.may_fill, name):
                 raise unknown
         return await self._heads.do((name, digest), lambda: self._head(name, digest))
@@ -102,10 +89,10 @@ class Manifests:
             self._source.absent["manifest", name, str(digest)] = True
             raise
         except UpstreamUnavailable as error:
-            raise self._unavailable(digest, error) from error
+            raise self._source.unavailable_manifest(digest, error) from error
 
     async def _resolve_tag(self, name: RepositoryName, tag: Tag) -> Descriptor:
-        current = await self._current(name, tag)
+        current = await self._tags.current(name, tag)
         if current is None:
             return await self._cached.resolve_manifest(name, tag)
         cached = await self._cached_as(name, tag, current)
@@ -118,7 +105,7 @@ class Manifests:
         return manifest.descriptor
 
     async def _tagged(self, name: RepositoryName, tag: Tag) -> Manifest:
-        current = await self._current(name, tag)
+        current = await self._tags.current(name, tag)
         if current is None:
             return self._hit(await self._cached.get_manifest(name, tag))
         cached = await self._cached_as(name, tag, current)
@@ -126,21 +113,21 @@ class Manifests:
             return self._hit(cached)
         return self._served(*await self._changed(name, tag, current))
 
-    async def _changed(self, name: RepositoryName, tag: Tag, current: _Current) -> tuple[Manifest, bool]:
+    async def _changed(self, name: RepositoryName, tag: Tag, current: Current) -> tuple[Manifest, bool]:
         """What a tag is now that it is not what is cached under it, and whether that was there already.
 
         Of two answers of an upstream that does not give out the newer, as one that counts GET but not HEAD may, the
         older is the one whose content is here.
         """
         digest = current.descriptor.digest
-        known_absent = self._is_absent(name, digest)
+        known_absent = self._source.is_absent_manifest(name, digest)
         linked = await self._source.in_thread(self._source.mirrored.linked, name, tag)
         has_old = linked is not None and linked != digest
         try:
             manifest, hit = await self._cached_or_fetched(name, digest, has_old)
         except (ManifestUnknown, TimeoutError) as error:
             may_move = isinstance(error, ManifestUnknown) and not known_absent and not current.is_second
-            moved = await self._moved(name, tag, digest) if may_move else None
+            moved = await self._tags.moved(name, tag, digest) if may_move else None
             if moved is not None:
                 return await self._changed(name, tag, moved)
             if linked is None or not has_old:
@@ -155,16 +142,6 @@ class Manifests:
         await self._source.keep(self._source.mirrored.tag, name, tag, manifest.digest)
         return attrs.evolve(manifest, warning=current.warning), hit
 
-    async def _moved(self, name: RepositoryName, tag: Tag, digest: Digest) -> _Current | None:
-        """What a tag is where that has just changed, so that what it was told to be is not given out any more."""
-        current = self._fresh(await self._source.read(self._source.mirrored.told, name, tag))
-        if current is None or current.descriptor.digest == digest:
-            # Nobody else has found that yet.
-            current = await self._checks.do((name, tag, digest), lambda: self._check(name, tag))
-        if current is None or current.descriptor.digest == digest:
-            return None
-        return attrs.evolve(current, is_second=True)
-
     async def _cached_or_fetched(self, name: RepositoryName, digest: Digest, has_old: bool) -> tuple[Manifest, bool]:
         """A manifest, and whether it was there already.
 
@@ -178,7 +155,7 @@ class Manifests:
             fetched = self._fetched(name, digest)
             return await (fetched.addTimeout(PATIENCE, self._source.clock) if has_old else fetched), False
 
-    async def _cached_as(self, name: RepositoryName, tag: Tag, current: _Current) -> Manifest | None:
+    async def _cached_as(self, name: RepositoryName, tag: Tag, current: Current) -> Manifest | None:
         """What is cached under a tag, if that is what the tag is; all on the way to it is renewed."""
         try:
             manifest = await self._cached.get_manifest(name, tag)
@@ -188,75 +165,9 @@ class Manifests:
             return None
         return attrs.evolve(manifest, warning=current.warning) if current.warning else manifest
 
-    async def _current(self, name: RepositoryName, tag: Tag) -> _Current | None:
-        """What a tag is; None where the repository is no mirror of this upstream.
-
-        Errors:
-            ManifestUnknown: the upstream does not have it; or cannot be asked, and nothing is cached.
-        """
-        if self._source.mirrored.tree.driver.immediate:
-            fresh = self._fresh(self._source.mirrored.told(name, tag))
-            if fresh is not None:
-                return fresh
-        # Looked at by one at a time: who finds it old just before another has asked would ask once more.
-        looked = self._checks.do((name, tag), lambda: self._look(name, tag))
-        try:
-            # Who comes when others have waited for it already gets what they got.
-            return await looked.addTimeout(0 if (name, tag) in self._slow else PATIENCE, self._source.clock)
-        except TimeoutError:
-            return await self._old(name, tag)
-
-    async def _old(self, name: RepositoryName, tag: Tag) -> _Current | None:
-        """What a tag was, while it is still being looked at; what is not cached is waited for."""
-        looked = self._checks.do((name, tag), lambda: self._look(name, tag))
-        known = await self._source.in_thread(self._source.mirrored.known, name, tag)
-        try:
-            cached = await self._cached.resolve_manifest(name, known) if known is not None else None
-        except _UNKNOWN:
-            cached = None
-        if cached is None:
-            return await looked
-        if not looked.called:
-            self._slow.add((name, tag))
-        # What comes of it is told to who asks next.
-        looked.addBoth(lambda _: self._slow.discard((name, tag)))
-        return _Current(cached, self._source.stale(name, UpstreamUnavailable(f"no answer within {PATIENCE:g} s")))
-
-    async def _look(self, name: RepositoryName, tag: Tag) -> _Current | None:
-        fresh = self._fresh(await self._source.read(self._source.mirrored.told, name, tag))
-        if fresh is not None:
-            return fresh
-        self._refuse_absent(name, tag)
-        if not await self._source.read(self._source.mirrored.may_fill, name):
-            return None
-        return await self._check(name, tag)
-
-    def _fresh(self, told: Told) -> _Current | None:
-        """What was told of a tag, if that needs no asking again."""
-        return _Current(told.descriptor) if told.descriptor and self._source.is_fresh(told.checked) else None
-
-    async def _check(self, name: RepositoryName, tag: Tag) -> _Current:
-        mirrored = self._source.mirrored
-        try:
-            descriptor = await self._source.upstream.resolve_manifest(self._source.remote_name(name), tag)
-        except ManifestUnknown:
-            self._source.absent["manifest", name, tag] = True
-            await self._source.keep(mirrored.drop_tag, name, tag)
-            raise
-        except UpstreamUnavailable as error:
-            known = await self._source.in_thread(mirrored.known, name, tag)
-            if known is None:
-                raise self._unavailable(tag, error) from error
-            cached = await self._cached.resolve_manifest(name, known)
-            return _Current(cached, self._source.stale(name, error))
-        # Whoever asked for it by digest before it was there is told otherwise now.
-        self._source.absent.pop(("manifest", name, str(descriptor.digest)), None)
-        await self._source.keep(mirrored.put_told, name, tag, descriptor)
-        return _Current(descriptor)
-
     async def _fetch(self, name: RepositoryName, digest: Digest) -> Manifest:
         """Fetch a manifest; with other processes, once."""
-        self._refuse_absent(name, digest)
+        self._source.refuse_absent_manifest(name, digest)
         if not await self._source.in_thread(self._source.mirrored.may_fill, name):
             raise ManifestUnknown(detail={"reference": str(digest)})
         try:
@@ -295,7 +206,7 @@ class Manifests:
                 raise
             await self._release(claim)
             return fetched
-        raise self._unavailable(digest, UpstreamUnavailable(ELSEWHERE_FROZEN))
+        raise self._source.unavailable_manifest(digest, UpstreamUnavailable(ELSEWHERE_FROZEN))
 
     async def _fetch_claimed(self, name: RepositoryName, digest: Digest) -> Manifest:
         try:
@@ -304,22 +215,14 @@ class Manifests:
             self._source.absent["manifest", name, str(digest)] = True
             raise
         except UpstreamUnavailable as error:
-            raise self._unavailable(digest, error) from error
+            raise self._source.unavailable_manifest(digest, error) from error
         if Digest.of(manifest.content, digest.algorithm) != digest:
             _log.error("{name}: the upstream sent other content for {digest}", name=name, digest=digest)
-            raise self._unavailable(digest, UpstreamUnavailable("the upstream sent content with another digest"))
+            raise self._source.unavailable_manifest(
+                digest, UpstreamUnavailable("the upstream sent content with another digest")
+            )
         await self._source.keep(self._source.mirrored.put_manifest, name, manifest)
         return manifest
-
-    def _refuse_absent(self, name: RepositoryName, reference: Reference) -> None:
-        if self._is_absent(name, reference):
-            raise ManifestUnknown(detail={"reference": str(reference)})
-
-    def _is_absent(self, name: RepositoryName, reference: Reference) -> bool:
-        return ("manifest", name, str(reference)) in self._source.absent
-
-    def _unavailable(self, reference: Reference, error: UpstreamUnavailable) -> ManifestUnknown:
-        return self._source.unavailable(ManifestUnknown, error, reference=str(reference))
 
     def _renew(self, manifest: Manifest, name: RepositoryName) -> Manifest:
         """Renew what a manifest references, once in a while: a client that has a part does not ask for it."""

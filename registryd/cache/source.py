@@ -13,9 +13,9 @@ from twisted.logger import Logger
 from twisted.python.failure import Failure
 
 from registryd.cache.mirrored import Mirrored
-from registryd.errors import RegistryError, UpstreamUnavailable
+from registryd.errors import ManifestUnknown, RegistryError, UpstreamUnavailable
 from registryd.interfaces import InThread, IUpstream, Meters
-from registryd.reference import Digest, RepositoryName
+from registryd.reference import Digest, Reference, RepositoryName
 
 _log = Logger()
 _T = TypeVar("_T")
@@ -83,6 +83,23 @@ class Source:
         """
         told = f"not cached, and {self.mirrored.upstream} could not be asked: {error}"
         return unknown(told, detail=detail or None, warning=told)
+
+    def unavailable_manifest(self, reference: Reference, error: UpstreamUnavailable) -> ManifestUnknown:
+        """As ``unavailable``, of a manifest."""
+        return self.unavailable(ManifestUnknown, error, reference=str(reference))
+
+    def is_absent_manifest(self, name: RepositoryName, reference: Reference) -> bool:
+        """Whether the upstream said lately that it does not have a manifest."""
+        return ("manifest", name, str(reference)) in self.absent
+
+    def refuse_absent_manifest(self, name: RepositoryName, reference: Reference) -> None:
+        """Return if a manifest may be asked for.
+
+        Errors:
+            ManifestUnknown: the upstream said lately that it does not have it.
+        """
+        if self.is_absent_manifest(name, reference):
+            raise ManifestUnknown(detail={"reference": str(reference)})
 
     def read(self, call: Callable[..., _T], *arguments: Any) -> Deferred[_T]:
         """Run a read of the tree of bounded length: at once where that takes microseconds."""
