@@ -57,10 +57,11 @@ class Checks:
 
     def is_damaged(self, digest: Digest) -> bool:
         """Whether what is stored of a blob was found damaged. It blocks, and may be called in a thread."""
-        return digest in self._damaged and self._damaged[digest] == self._version(digest)
+        version = self._damaged.get(digest)
+        return version is not None and version == self._version(digest)
 
     async def confirms(self, digest: Digest) -> bool:
-        """Whether a blob is damaged that was found so: who shares the store may have put the right one there since."""
+        """Whether a blob is damaged, or gone; who shares the store may have mended it since it was found so."""
         version = await self._source.in_thread(self._version, digest)
         if self._damaged.get(digest) == version:
             return True
