@@ -191,7 +191,7 @@ class Stalls(UpstreamCase):
             await self.send(server, bytes(LEAST), sink)
         await done
 
-    async def test_that_are_trickles_cost_one_client_no_more_than_minutes(self) -> None:
+    async def test_that_are_trickles_cost_one_client_a_minute(self) -> None:
         server = Trickling(b"HTTP/1.1 200 OK\r\nContent-Length: 1000000\r\n\r\n")
         mirror = self.mirror(self.upstream(server.listen(self)))
         begun = self.clock.seconds()
@@ -199,12 +199,12 @@ class Stalls(UpstreamCase):
         while not pull.done.called:
             if server.open:
                 await server.send(b"x")
-            await self.turns()
+            # The sockets are real, and take longer on a busy machine.
+            await self.turns(10 if server.open else 100)
             self.clock.advance(1)
         with self.assertRaises(UpstreamUnavailable):
             await pull.done
-        # It takes one; the sockets are real, and take what seconds of the clock they take.
-        self.assertLess(self.clock.seconds() - begun, 300)
+        self.assertLess(self.clock.seconds() - begun, 100)
 
     async def test_the_next_url_is_asked(self) -> None:
         other = self.another()
