@@ -48,7 +48,7 @@ def folder_of(case: SynchronousTestCase | TestCase) -> Path:
 class UpstreamCase(TestCase):
     """``hostile`` serves; ``clock`` is what upstreams measure delays and silence with, sockets are real."""
 
-    timeout = 5
+    timeout = 20
 
     def setUp(self) -> None:
         self.clock = Clock()
