@@ -53,8 +53,8 @@ class Origin:
 
     def is_also(self, other: Origin) -> bool:
         """Whether another is the same server: the same origin, or what becomes of it with TLS at the usual ports."""
-        with_tls = attrs.evolve(self, scheme="https", port=DEFAULT_PORTS["https"])
-        return other == self or (self.port == DEFAULT_PORTS["http"] and other == with_tls)
+        usual = [Origin(scheme, self.host, DEFAULT_PORTS[scheme]) for scheme in ("http", "https")]
+        return other == self or [self, other] == usual
 
     def trusts(self, other: Origin) -> bool:
         """Whether what is secret here may be told there: on this host, or below the same registrable domain."""

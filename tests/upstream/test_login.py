@@ -293,6 +293,7 @@ class Trust(UpstreamCase):
             ("https://a.test", "http://a.test", False),
             ("https://a.test", "https://a.test:444", False),
             ("http://a.test:5000", "https://a.test", False),
+            ("https://a.test:80", "https://a.test", False),
             ("http://a.test", "https://a.test:5000", False),
             ("http://a.test", "https://b.test", False),
         ]
