@@ -30,4 +30,4 @@ def _is_in_memory(file: int, position: int) -> bool:
     try:
         return os.preadv(file, [bytearray(1)], position, _NOWAIT) == 1
     except (OSError, NotImplementedError):
-        return False  # It would wait, or the file system cannot tell.
+        return False  # It would wait, or the file system cannot tell; or the C library has no preadv2.
